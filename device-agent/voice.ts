@@ -1,0 +1,95 @@
+// The voice of a box that this process makes speak itself: the shell around playback.ts. It feeds events in and carries effects out:
+// the journal before the sound, the speaker, and the acks after it.
+import { type Ack, type Announcement, type Log, SoundboxError } from '../protocol/index.js'
+import { wordAnnouncement } from '../protocol/wording/index.js'
+import type { Clock } from './clock.js'
+import type { Journal } from './journal.js'
+import { type Effect, emptyPlayback, type Phrase, type PlaybackEvent, type PlaybackPolicy, type Sound, stepPlayback, wakeAt } from './playback.js'
+import type { Speaker } from './speaker.js'
+
+/** How a sound went, for people and scripts. `fromIssuedMs`: from the payment's time at the gateway to the start of the sound. */
+export type SpokenReport = {
+  ids: readonly string[], phrase: Phrase, text: string, language: string, queuedMs: number, audioMs: number, fromIssuedMs: number | null, wav: string | null
+}
+
+export type OwnSpeech = { phrases: readonly Phrase[], repeat?: boolean, always?: boolean, commandId?: string }
+
+/** What a box does with announcements, whoever makes the sound: this process (openVoice) or a box on a serial line. */
+export type Voice = {
+  /** A verified announcement. Answers through `onAck` and `onFinal`, exactly one final each. */
+  announce: (announcement: Announcement) => void
+  /** Prompts, repeats and tests of the box's own. */
+  say: (speech: OwnSpeech) => void
+  /** Starts no more sounds and resolves when the present one has ended and is in the journal. What waits stays open: the gateway sends it again. */
+  close: () => Promise<void>
+}
+
+export type VoiceEvents = {
+  /** `received` and `duplicate`: sent once, not kept. */
+  onAck: (ack: Ack) => void
+  /** The journal holds a final ack that the gateway has not confirmed. */
+  onFinal: (id: string) => void
+  onCommandEnd: (commandId: string, end: { ok: boolean, reason?: string }) => void
+  onSpoken: (report: SpokenReport) => void
+}
+
+export type VoiceDeps = { clock: Clock, journal: Journal, speaker: Speaker, policy: () => PlaybackPolicy, log: Log }
+
+/** The voice that speaks through a Speaker of this process. Never throws: a sound that fails ends as `failed` with its reason. */
+export function openVoice ({ clock, journal, speaker, policy, log }: VoiceDeps, events: VoiceEvents): Voice {
+  let state = emptyPlayback()
+  let cancelWake = (): void => {}
+  let whenIdle = (): void => {}
+  let recorded: Promise<void> = Promise.resolve()
+  const step = (event: PlaybackEvent): void => {
+    const { next, effects } = stepPlayback(state, event, clock.nowMs(), policy())
+    state = next
+    for (const effect of effects) carryOut(effect)
+    cancelWake()
+    const at = wakeAt(state, policy())
+    cancelWake = at === undefined ? () => {} : clock.after(at - clock.nowMs(), () => step({ kind: 'tick' }))
+    if (state.speaking === null) whenIdle()
+  }
+  const carryOut = (effect: Effect): void => {
+    switch (effect.kind) {
+      case 'ack': return events.onAck(effect.ack)
+      case 'settle': return events.onFinal(effect.id)
+      case 'final': {
+        recorded = journal.finish(effect.ack).then(() => events.onFinal(effect.ack.id))
+        return
+      }
+      case 'speak': return void makeSound(effect.sound).then(step)
+      case 'command-end': return events.onCommandEnd(effect.commandId, { ok: effect.ok, ...(effect.reason === undefined ? {} : { reason: effect.reason }) })
+      default: return effect satisfies never
+    }
+  }
+  const makeSound = async ({ token, members, phrase, repeat, volume, receivedAt, issuedAt }: Sound): Promise<PlaybackEvent> => {
+    const begunAt = clock.nowMs()
+    try {
+      const { text, clips, language } = wordAnnouncement(phrase, { repeat })
+      if (members.length > 0) await journal.start(members.map(member => member.phrase.kind === 'payment' ? { id: member.id, payment: member.phrase } : { id: member.id }))
+      const { audioMs, soundAfterMs = 0, wav = null } = await speaker.say({ text, clips, language, volume })
+      const soundAt = begunAt + soundAfterMs
+      const fromIssuedMs = issuedAt === null ? null : Math.round(soundAt + policy().clockOffsetMs - issuedAt)
+      events.onSpoken({ ids: members.map(member => member.id), phrase, text, language, queuedMs: Math.round(soundAt - receivedAt), audioMs, fromIssuedMs, wav })
+      return { kind: 'ended', token, ok: true, soundAt, audioMs }
+    } catch (err) {
+      log.error({ err, ids: members.map(member => member.id) }, 'announcement could not be spoken')
+      return { kind: 'ended', token, ok: false, reason: err instanceof SoundboxError ? err.code : 'speaker fault' }
+    }
+  }
+  return {
+    announce: announcement => {
+      const entry = journal.find(announcement.id)
+      step({ kind: 'announce', announcement, known: entry?.final === undefined ? undefined : { result: entry.final.result, settled: entry.settled } })
+    },
+    say: ({ phrases, repeat = false, always = false, commandId = null }) => step({ kind: 'say', phrases, repeat, always, commandId }),
+    close: async () => {
+      const idle = new Promise<void>(resolve => { whenIdle = resolve })
+      step({ kind: 'stop' })
+      await idle
+      cancelWake()
+      await recorded
+    }
+  }
+}
