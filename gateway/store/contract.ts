@@ -8,7 +8,10 @@ import type { AnnouncementKind, Language } from '../../protocol/index.js'
 export type PaymentStatus = 'success' | 'failed'
 export type PaymentSource = 'http' | 'iso8583'
 
-/** Money came in (or did not: status failed). `contentHash`: 32 hex digits over what makes two requests the same payment. */
+/**
+ * Money came in (or did not: status failed). `contentHash`: 32 hex digits over what makes two requests the same payment. `listed`:
+ * false for a bank without database: kept for the duplicate check and for its deliveries, never shown by queryHistory.
+ */
 export type Payment = {
   bankId: string
   transactionId: string
@@ -21,6 +24,7 @@ export type Payment = {
   source: PaymentSource
   contentHash: string
   acceptedAt: number
+  listed: boolean
 }
 
 /** published: handed to the broker or vendor. delivered: the box says it has it. The other five and `failed` are final. */
