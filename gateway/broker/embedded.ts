@@ -9,7 +9,7 @@
 // always in turn.
 import type { Duplex } from 'node:stream'
 import { Aedes, type Client } from 'aedes'
-import { DOWN_TOPICS, type Log, parseTopic, SoundboxError } from '../../protocol/index.js'
+import type { Log, SoundboxError } from '../../protocol/index.js'
 import { openAdmission } from './admission.js'
 import type { Broker, BrokerEvents } from './contract.js'
 import { brokerHooks, type Counters, type HookDeps, type Session } from './embedded-hooks.js'
@@ -17,6 +17,7 @@ import { voidEmitter, voidPersistence } from './embedded-void.js'
 import { openFrameMeter } from './frame-meter.js'
 import { BROKER_LIMITS, type BrokerLimits } from './limits.js'
 import { type BrokerTls, openDoors, type Origin } from './listeners.js'
+import { checkDown, unsent } from './policy.js'
 
 /** Ports: 0 = any free one; `mqttPort` null = no plain MQTT. `limits` changes single defaults of BROKER_LIMITS. */
 export type EmbeddedBrokerOptions = {
@@ -158,13 +159,11 @@ function endSession (session: Session | undefined, reason: string): void {
 }
 
 async function publish (state: State, topic: string, payload: Buffer): Promise<void> {
-  const parts = parseTopic(topic)
-  const session = state.live.get(parts?.tid ?? '')
   if (state.closed) throw unsent('the broker is closed')
-  if (parts === undefined || !(DOWN_TOPICS as readonly string[]).includes(parts.name)) throw unsent('no topic that a soundbox listens to')
-  if (payload.length > state.limits.payloadBytesMax) throw unsent(`the message is over ${state.limits.payloadBytesMax} bytes`)
-  if (session === undefined) throw unsent(`soundbox ${parts.tid} is not connected`)
-  if (!session.topics.has(topic)) throw unsent(`soundbox ${parts.tid} has not subscribed to ${parts.name}`)
+  const { tid, name } = checkDown(topic, payload.length, state.limits.payloadBytesMax)
+  const session = state.live.get(tid)
+  if (session === undefined) throw unsent(`soundbox ${tid} is not connected`)
+  if (!session.topics.has(topic)) throw unsent(`soundbox ${tid} has not subscribed to ${name}`)
   if (session.sendingCount >= state.limits.publishesWaitingMax) throw tooSlow(session, state.log)
   session.sendingCount++
   const mine = session.sending.then(async () => await handOver(session, topic, payload))
@@ -194,10 +193,6 @@ function tooSlow (session: Session, log: Log): SoundboxError {
     endSession(session, 'it does not read')
   }
   return unsent(`${session.sendingCount} messages wait for soundbox ${session.tid} already`)
-}
-
-function unsent (why: string): SoundboxError {
-  return new SoundboxError('PUBLISH_FAILED', `message not sent: ${why}`)
 }
 
 function contained (state: State, run: () => void): void {

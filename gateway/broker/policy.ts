@@ -4,7 +4,7 @@
 //   connect     client id = user name = serial number (or = the certificate's common name); clean session; own last will or none
 //   publish     own up topics, QoS 0 or 1, not retained, within the size limit
 //   subscribe   own down topics by name; no wildcard
-import { formatTopic, isTid, mayPublish, maySubscribe, parseTopic, type UpTopic } from '../../protocol/index.js'
+import { DOWN_TOPICS, type DownTopic, formatTopic, isTid, mayPublish, maySubscribe, parseTopic, SoundboxError, type UpTopic } from '../../protocol/index.js'
 import type { DeviceCredentials } from './contract.js'
 import type { BrokerLimits } from './limits.js'
 
@@ -51,6 +51,20 @@ export function authorizeTopic (request: TopicRequest, payloadBytesMax: number):
 /** The up topic of a device's message whose topic `authorizeTopic` let pass. */
 export function upTopicOf (topic: string): UpTopic {
   return parseTopic(topic)?.name as UpTopic
+}
+
+/** The parts of a topic that the gateway may publish to. Throws PUBLISH_FAILED for any other, and for a message that is too large. */
+export function checkDown (topic: string, payloadBytes: number, payloadBytesMax: number): { tid: string, name: DownTopic } {
+  const parts = parseTopic(topic)
+  const name = DOWN_TOPICS.find(down => down === parts?.name)
+  if (parts === undefined || name === undefined) throw unsent('no topic that a soundbox listens to')
+  if (payloadBytes > payloadBytesMax) throw unsent(`${payloadBytes} bytes are over the limit of ${payloadBytesMax}`)
+  return { tid: parts.tid, name }
+}
+
+/** PUBLISH_FAILED with its cause in words. */
+export function unsent (why: string): SoundboxError {
+  return new SoundboxError('PUBLISH_FAILED', `message not sent: ${why}`)
 }
 
 function willFault (tid: string, will: Will | undefined, willBytesMax: number): string | undefined {
