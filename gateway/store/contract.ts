@@ -27,8 +27,8 @@ export type Payment = {
   listed: boolean
 }
 
-/** published: handed to the broker or vendor. delivered: the box says it has it. The other five and `failed` are final. */
-export const DELIVERY_STATES = ['accepted', 'published', 'delivered', 'spoken', 'duplicate', 'expired', 'summarised', 'muted', 'failed', 'reversed'] as const
+/** published: with the broker. delivered: the box says it has it. All others are final. handed: a vendor's server took it and never tells more. */
+export const DELIVERY_STATES = ['accepted', 'published', 'delivered', 'spoken', 'duplicate', 'expired', 'summarised', 'muted', 'failed', 'reversed', 'handed'] as const
 export type DeliveryState = typeof DELIVERY_STATES[number]
 export const OPEN_STATES: readonly DeliveryState[] = ['accepted', 'published', 'delivered']
 
