@@ -6,7 +6,7 @@
 //   command    once by its id, within its time; the answer goes the way of every final ack: journal, outbox, PUBACK
 import {
   type Ack, type Command, decodeCommand, decodeDesired, type DownTopic, type Hello, isSoundboxError, type Log, openAnnouncement, type Prompt,
-  type Reported, type Secret
+  type Reported, type Secret, type UpTopic
 } from '../protocol/index.js'
 import type { BoxSettings, BoxState } from './box-state.js'
 import type { Clock } from './clock.js'
@@ -60,7 +60,7 @@ export function startAgent (config: AgentConfig, deps: AgentDeps): Agent {
   box.voice = deps.openVoice(() => ({ ...config.limits, ...state.settings() }), {
     onAck: ack => send(box, 'ack', ack),
     onFinal: () => box.outbox.flush(),
-    onCommandEnd: (id, end) => void endCommand(box, { id, result: end.ok ? 'done' : 'failed', ...(end.reason === undefined ? {} : { reason: end.reason }) }),
+    onCommandEnd: (id, { ok, reason }) => { endCommand(box, { id, result: ok ? 'done' : 'failed', ...(reason === undefined ? {} : { reason }) }) },
     onSpoken: report => {
       box.counts.spoken += 1
       deps.onSpoken(report)
@@ -83,7 +83,7 @@ export function startAgent (config: AgentConfig, deps: AgentDeps): Agent {
     onMessage: (name, payload) => handleMessage(box, name, payload)
   })
   return {
-    pressReplay: () => carryOut(box, null, replayPlan(REPLAY_COUNT, contextOf(box)), true),
+    pressReplay: () => carryOut(box, null, replayPlan(REPLAY_COUNT, contextOf(box))),
     counts: () => ({ ...box.counts }),
     close: async () => {
       linkPrompts.close()
@@ -178,25 +178,43 @@ function handleCommand (box: Box, command: Command): void {
   const { id, name, expiresAt } = command
   const known = box.journal.find(id)
   if (box.running.has(id)) return
-  if (known?.settled === true) return send(box, 'ack', { id, result: 'duplicate', was: known.final!.result })
-  if (known !== undefined) return box.outbox.flush()
+  if (known !== undefined) {
+    if (known.settled && known.final !== undefined) send(box, 'ack', { id, result: 'duplicate', was: known.final.result })
+    else box.outbox.flush()
+    return
+  }
   box.counts.commands += 1
   box.log.info({ id, name }, 'command received')
   box.running.add(id)
-  if (gatewayMs(box) >= expiresAt) return void endCommand(box, { id, result: 'expired' })
-  carryOut(box, id, planCommand(command, contextOf(box)))
+  if (gatewayMs(box) >= expiresAt) endCommand(box, { id, result: 'expired' })
+  else carryOut(box, id, planCommand(command, contextOf(box)))
 }
 
-function carryOut (box: Box, id: string | null, plan: CommandPlan, atTheBox = false): void {
-  const end = (ack: Omit<Ack, 'id'>): Promise<void> => id === null ? Promise.resolve() : endCommand(box, { id, ...ack })
+/** `id` null: the button at the box. */
+function carryOut (box: Box, id: string | null, plan: CommandPlan): void {
+  const end = async (ack: Omit<Ack, 'id'>): Promise<void> => {
+    if (id !== null) await endCommand(box, { id, ...ack })
+  }
   switch (plan.kind) {
-    case 'say': return box.voice.say({ phrases: plan.phrases, repeat: plan.repeat, always: plan.always || atTheBox, ...(id === null ? {} : { commandId: id }) })
-    case 'volume': return void applySettings(box, { ...box.state.settings(), volume: plan.volume }).then(() => end({ result: 'done' }))
-    case 'language': return void applySettings(box, { ...box.state.settings(), language: plan.language }).then(() => end({ result: 'done' }))
-    case 'collect-log': return void end({ result: 'done', data: box.lastLog() })
-    case 'refuse': return void end({ result: 'failed', reason: plan.reason })
-    case 'reboot': return void end({ result: 'done' }).then(() => box.onReboot())
-    default: return plan satisfies never
+    case 'say':
+      box.voice.say({ phrases: plan.phrases, repeat: plan.repeat, always: plan.always || id === null, ...(id === null ? {} : { commandId: id }) })
+      break
+    case 'volume':
+      applySettings(box, { ...box.state.settings(), volume: plan.volume }).then(() => end({ result: 'done' }))
+      break
+    case 'language':
+      applySettings(box, { ...box.state.settings(), language: plan.language }).then(() => end({ result: 'done' }))
+      break
+    case 'collect-log':
+      end({ result: 'done', data: box.lastLog() })
+      break
+    case 'refuse':
+      end({ result: 'failed', reason: plan.reason })
+      break
+    case 'reboot':
+      end({ result: 'done' }).then(box.onReboot)
+      break
+    default: plan satisfies never
   }
 }
 

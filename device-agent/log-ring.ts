@@ -10,7 +10,7 @@ const LOG_TEXT_BYTES_MAX = 2900
 export function openLogRing (log: Log, nowMs: () => number): { log: Log, text: () => string } {
   const lines: string[] = []
   const keep = (level: string, fields: object, sentence: string): void => {
-    const parts = Object.entries(fields).map(([key, value]) => `${key}=${isSoundboxError(value) ? value.code : value instanceof Error ? value.name : JSON.stringify(value)}`)
+    const parts = Object.entries(fields).map(([key, value]) => `${key}=${fieldText(value)}`)
     lines.push([Math.round(nowMs()), level, sentence, ...parts].join(' ').slice(0, LOG_LINE_LENGTH_MAX))
     if (lines.length > LOG_LINES_MAX) lines.shift()
   }
@@ -21,13 +21,22 @@ export function openLogRing (log: Log, nowMs: () => number): { log: Log, text: (
     debug: (fields, sentence) => inner.debug(fields, sentence),
     child: fields => around(inner.child(fields))
   })
-  return {
-    log: around(log),
-    text: () => {
-      let from = lines.length
-      let bytes = 0
-      while (from > 0 && (bytes += Buffer.byteLength(JSON.stringify(lines[from - 1]))) <= LOG_TEXT_BYTES_MAX) from -= 1
-      return lines.slice(from).join('\n')
-    }
+  return { log: around(log), text: () => newestWithin(lines, LOG_TEXT_BYTES_MAX).join('\n') }
+}
+
+/** Errors by code or class only: their text may come from anywhere. */
+function fieldText (value: unknown): string {
+  if (isSoundboxError(value)) return value.code
+  return value instanceof Error ? value.name : JSON.stringify(value)
+}
+
+function newestWithin (lines: readonly string[], bytesMax: number): string[] {
+  const taken: string[] = []
+  let bytes = 0
+  for (const line of [...lines].reverse()) {
+    bytes += Buffer.byteLength(JSON.stringify(line))
+    if (bytes > bytesMax) break
+    taken.unshift(line)
   }
+  return taken
 }

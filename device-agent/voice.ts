@@ -52,15 +52,22 @@ export function openVoice ({ clock, journal, speaker, policy, log }: VoiceDeps, 
   }
   const carryOut = (effect: Effect): void => {
     switch (effect.kind) {
-      case 'ack': return events.onAck(effect.ack)
-      case 'settle': return events.onFinal(effect.id)
-      case 'final': {
+      case 'ack':
+        events.onAck(effect.ack)
+        break
+      case 'settle':
+        events.onFinal(effect.id)
+        break
+      case 'final':
         recorded = journal.finish(effect.ack).then(() => events.onFinal(effect.ack.id))
-        return
-      }
-      case 'speak': return void makeSound(effect.sound).then(step)
-      case 'command-end': return events.onCommandEnd(effect.commandId, { ok: effect.ok, ...(effect.reason === undefined ? {} : { reason: effect.reason }) })
-      default: return effect satisfies never
+        break
+      case 'speak':
+        makeSound(effect.sound).then(step)
+        break
+      case 'command-end':
+        events.onCommandEnd(effect.commandId, { ok: effect.ok, ...(effect.reason === undefined ? {} : { reason: effect.reason }) })
+        break
+      default: effect satisfies never
     }
   }
   const makeSound = async ({ token, members, phrase, repeat, volume, receivedAt, issuedAt }: Sound): Promise<PlaybackEvent> => {
