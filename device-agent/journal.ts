@@ -28,7 +28,7 @@ type JournalRecord = { t: 'start', id: string, payment?: Phrase } | { t: 'end', 
 
 export type Journal = {
   find: (id: string) => JournalEntry | undefined
-  /** Resolves when the ids are on disk; rejects when they are not, and then the sound must not start. */
+  /** Resolves when the ids are on disk. Rejects with DATA_DIR_UNUSABLE when they are not, and then the sound must not start. */
   start: (starts: readonly JournalStart[]) => Promise<void>
   /** Records how an id ended; a second end of the same id is ignored. Never rejects: what the disk refuses is logged and kept in memory. */
   finish: (ack: Ack) => Promise<void>
@@ -64,7 +64,7 @@ export async function openJournal ({ path, log, open = openFile }: JournalOption
   const said = (): JournalEntry[] => [...entries.values()].filter(entry => entry.final?.result === 'spoken' || entry.final?.result === 'summarised')
   return {
     find: id => entries.get(id),
-    start: starts => record(starts.map(start => ({ t: 'start', ...start })), true),
+    start: async starts => { await record(starts.map(start => ({ t: 'start', ...start })), true).catch(cause => { throw unusable(path, cause) }) },
     finish: async ack => { if (entries.get(ack.id)?.final === undefined) await recordLater({ t: 'end', ack }) },
     settle: async id => { if (entries.get(id)?.settled === false) await recordLater({ t: 'settle', id }) },
     unsettled: () => [...entries.values()].flatMap(entry => entry.final === undefined || entry.settled ? [] : [entry.final]),

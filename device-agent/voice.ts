@@ -36,7 +36,8 @@ export type VoiceEvents = {
 export type VoiceDeps = { clock: Clock, journal: Journal, speaker: Speaker, policy: () => PlaybackPolicy, log: Log }
 
 /** The voice that speaks through a Speaker of this process. Never throws: a sound that fails ends as `failed` with its reason. */
-export function openVoice ({ clock, journal, speaker, policy, log }: VoiceDeps, events: VoiceEvents): Voice {
+export function openVoice (deps: VoiceDeps, events: VoiceEvents): Voice {
+  const { clock, journal, policy } = deps
   let state = emptyPlayback()
   let cancelWake = (): void => {}
   let whenIdle = (): void => {}
@@ -62,27 +63,12 @@ export function openVoice ({ clock, journal, speaker, policy, log }: VoiceDeps, 
         recorded = journal.finish(effect.ack).then(() => events.onFinal(effect.ack.id))
         break
       case 'speak':
-        makeSound(effect.sound).then(step)
+        makeSound(deps, events, effect.sound).then(step)
         break
       case 'command-end':
         events.onCommandEnd(effect.commandId, { ok: effect.ok, ...(effect.reason === undefined ? {} : { reason: effect.reason }) })
         break
       default: effect satisfies never
-    }
-  }
-  const makeSound = async ({ token, members, phrase, repeat, volume, receivedAt, issuedAt }: Sound): Promise<PlaybackEvent> => {
-    const begunAt = clock.nowMs()
-    try {
-      const { text, clips, language } = wordAnnouncement(phrase, { repeat })
-      if (members.length > 0) await journal.start(members.map(member => member.phrase.kind === 'payment' ? { id: member.id, payment: member.phrase } : { id: member.id }))
-      const { audioMs, soundAfterMs = 0, wav = null } = await speaker.say({ text, clips, language, volume })
-      const soundAt = begunAt + soundAfterMs
-      const fromIssuedMs = issuedAt === null ? null : Math.round(soundAt + policy().clockOffsetMs - issuedAt)
-      events.onSpoken({ ids: members.map(member => member.id), phrase, text, language, queuedMs: Math.round(soundAt - receivedAt), audioMs, fromIssuedMs, wav })
-      return { kind: 'ended', token, ok: true, soundAt, audioMs }
-    } catch (err) {
-      log.error({ err, ids: members.map(member => member.id) }, 'announcement could not be spoken')
-      return { kind: 'ended', token, ok: false, reason: err instanceof SoundboxError ? err.code : 'speaker fault' }
     }
   }
   return {
@@ -98,5 +84,24 @@ export function openVoice ({ clock, journal, speaker, policy, log }: VoiceDeps, 
       cancelWake()
       await recorded
     }
+  }
+}
+
+/** Words, journal, sound, in this order: what is not on disk does not sound. The event that tells how it ended. */
+async function makeSound ({ clock, journal, speaker, policy, log }: VoiceDeps, events: VoiceEvents, sound: Sound): Promise<PlaybackEvent> {
+  const { token, members, phrase, repeat, volume, receivedAt, issuedAt } = sound
+  const ids = members.map(member => member.id)
+  try {
+    const { text, clips, language } = wordAnnouncement(phrase, { repeat })
+    if (members.length > 0) await journal.start(members.map(member => member.phrase.kind === 'payment' ? { id: member.id, payment: member.phrase } : { id: member.id }))
+    const calledAt = clock.nowMs()
+    const { audioMs, soundAfterMs, wav } = await speaker.say({ text, clips, language, volume })
+    const soundAt = calledAt + soundAfterMs
+    const fromIssuedMs = issuedAt === null ? null : Math.round(soundAt + policy().clockOffsetMs - issuedAt)
+    events.onSpoken({ ids, phrase, text, language, queuedMs: Math.round(soundAt - receivedAt), audioMs, fromIssuedMs, wav })
+    return { kind: 'ended', token, ok: true, soundAt, audioMs }
+  } catch (err) {
+    log.error({ err, ids }, 'announcement could not be spoken')
+    return { kind: 'ended', token, ok: false, reason: err instanceof SoundboxError ? err.code : 'speaker fault' }
   }
 }

@@ -163,7 +163,7 @@ t.test('what the disk refuses is not begun; the next write starts on a line of i
   const journal = await openAt(path, { open: failing as typeof open })
   await journal.start([{ id: idOf(1) }])
   isFull = true
-  await t.rejects(journal.start([{ id: idOf(2) }]), { code: 'ENOSPC' })
+  await t.rejects(journal.start([{ id: idOf(2) }]), { code: 'DATA_DIR_UNUSABLE' })
   await journal.finish({ id: idOf(2), result: 'failed', reason: 'ENOSPC' })
   t.equal(journal.find(idOf(2))?.final?.result, 'failed', 'known in memory for this life')
   isFull = false
