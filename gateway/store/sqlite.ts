@@ -7,7 +7,7 @@ import { createReplayMemory, REPLAY_MARKS_MAX, type ReplayMemory } from './repla
 import type { Counters } from './sqlite-batch.js'
 import { BUSY_TIMEOUT_MS_MAX } from './sqlite-open.js'
 import type { ReadOps, WriteOps } from './sqlite-ops.js'
-import { openWorkerLink, type WorkerLink, type WorkerReply } from './worker-link.js'
+import { type LinkSetup, openWorkerLink, type WorkerLink, type WorkerReply } from './worker-link.js'
 
 /** Calls that may wait for one database thread; the next is refused at once. */
 export const STORE_QUEUE_MAX = 20_000
@@ -43,12 +43,12 @@ export async function openSqliteStore (settings: SqliteSettings): Promise<Store>
     Atomics.store(new Int32Array(gate), 0, to)
     Atomics.notify(new Int32Array(gate), 0)
   }
-  const link = (role: 'writer' | 'reader', onReply: (reply: WorkerReply) => void): Promise<WorkerLink> => openWorkerLink({
-    script: WORKER, data: { role, path, busyTimeoutMs, nowMs: nowMs(), gate }, name: `sqlite-${role}`, queueMax: settings.queueMax ?? STORE_QUEUE_MAX, log, onReply
+  const link = (role: 'writer' | 'reader', more: Pick<LinkSetup, 'onReady' | 'onReply'>): Promise<WorkerLink> => openWorkerLink({
+    script: WORKER, data: { role, path, busyTimeoutMs, nowMs: nowMs(), gate }, name: `sqlite-${role}`, queueMax: settings.queueMax ?? STORE_QUEUE_MAX, log, ...more
   })
-  const writing = link('writer', reply => { count(stats, reply) })
+  const writing = link('writer', { onReady: ready => { countRows(stats, ready) }, onReply: reply => { countBatch(stats, reply) } })
   writing.then(() => { openGate(1) }, () => { openGate(2) })
-  const [writer, reader] = await bothOrNone(writing, link('reader', () => {}))
+  const [writer, reader] = await bothOrNone(writing, link('reader', { onReply: () => {} }))
   try {
     const memory = createReplayMemory(settings.marksMax ?? REPLAY_MARKS_MAX)
     await restoreMarks(reader.call as Call<ReadOps>, memory, nowMs())
@@ -68,9 +68,14 @@ async function bothOrNone (writer: Promise<WorkerLink>, reader: Promise<WorkerLi
   throw failed.reason
 }
 
-function count (stats: StoreStats, reply: WorkerReply & { counters?: Counters }): void {
-  if (reply.counters !== undefined) Object.assign(stats, { payments: reply.counters.payments, openDeliveries: reply.counters.open })
-  if (reply.count === undefined) return
+/** The writer's messages carry the row counts as of their transaction. */
+function countRows (stats: StoreStats, message: object): void {
+  const { counters } = message as { counters?: Counters }
+  if (counters !== undefined) Object.assign(stats, { payments: counters.payments, openDeliveries: counters.open })
+}
+
+function countBatch (stats: StoreStats, reply: WorkerReply): void {
+  countRows(stats, reply)
   if (reply.fault !== null) stats.failedBatches += 1
   else {
     stats.committedBatches += 1

@@ -152,7 +152,10 @@ t.test('deep pages of a large history cost what the first one costs', async t =>
 
 t.test('many steps of one delivery fold into one', async t => {
   const delivery = someDelivery(1)
-  const folded = foldChanges([stepOf(delivery, 'delivered', 3), stepOf(delivery, 'published', 2), stepOf(someDelivery(2), 'published', 9), stepOf(delivery, 'spoken', 5, { audioMs: 7 }), stepOf(delivery, 'failed', 6, { reason: 'x' })])
+  const folded = foldChanges([
+    stepOf(delivery, 'delivered', 3), stepOf(delivery, 'published', 2), stepOf(someDelivery(2), 'published', 9),
+    stepOf(delivery, 'spoken', 5, { audioMs: 7 }), stepOf(delivery, 'failed', 6, { reason: 'x' })
+  ])
   t.equal(folded.size, 2)
   t.match([...folded.values()], [{ code: 3, publishedAt: 2, deliveredAt: 3, finalAt: 5, audioMs: 7, reason: null }, { code: 1, publishedAt: 9, finalAt: null }])
 })
@@ -169,7 +172,8 @@ t.test('steps that wait in one batch are one UPDATE a delivery', async t => {
   const run = createBatchWriter({ db, ops: counted as Ops, counters })
   const step = (i: number, state: 'published' | 'spoken'): Op => ['stepDeliveries', [stepOf(someDelivery(i), state, i)]]
   const record = (i: number): Op => ['recordPayment', { payment: somePayment(i), deliveries: [someDelivery(i)] }]
-  const reply = run([record(1), step(1, 'published'), record(2), step(2, 'published'), step(1, 'spoken'), ['reversePayment', { bankId: 'pnb', transactionId: 'T2', at: 9 }], step(2, 'spoken'), step(3, 'spoken')])
+  const reverse: Op = ['reversePayment', { bankId: 'pnb', transactionId: 'T2', at: 9 }]
+  const reply = run([record(1), step(1, 'published'), record(2), step(2, 'published'), step(1, 'spoken'), reverse, step(2, 'spoken'), step(3, 'spoken')])
   t.same(calls, [3, 2], 'gathered up to the operation that they must not pass')
   t.same(reply.values.map(value => Array.isArray(value) ? value.length : 'other'), ['other', 0, 'other', 0, 0, 'other', 0, 1])
   t.same(counters, { payments: 2, open: 0 })

@@ -73,7 +73,8 @@ export function createStoreModel () {
         .sort((a, b) => b.payment.acceptedAt - a.payment.acceptedAt || b.order - a.order).map(stored)
     },
     totalSince (tid: string, since: number): { count: number, amountMinor: number } {
-      const counted = payments.filter(held => held.payment.status === 'success' && held.reversedAt === null && held.payment.acceptedAt >= since && ofPayment(held.payment).some(delivery => delivery.tid === tid))
+      const counted = payments.filter(({ payment, reversedAt }) =>
+        payment.status === 'success' && reversedAt === null && payment.acceptedAt >= since && ofPayment(payment).some(delivery => delivery.tid === tid))
       return { count: counted.length, amountMinor: counted.reduce((sum, { payment }) => sum + payment.amountMinor, 0) }
     },
     counts: () => ({ payments: payments.length, openDeliveries: deliveries.filter(isOpen).length })

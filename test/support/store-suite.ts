@@ -123,7 +123,10 @@ function deliveryTests (makeDatabase: MakeDatabase): void {
     const store = await openFor(t, makeDatabase)
     await store.recordPayment(somePayment(1), [someDelivery(1)])
     const unknown = stepOf(someDelivery(2), 'published', 2)
-    const steps = [stepOf(someDelivery(1), 'published', 1), unknown, stepOf(someDelivery(1), 'delivered', 2), stepOf(someDelivery(1), 'muted', 3, { reason: 'quiet hours' }), stepOf(someDelivery(1), 'spoken', 4)]
+    const steps = [
+      stepOf(someDelivery(1), 'published', 1), unknown, stepOf(someDelivery(1), 'delivered', 2), stepOf(someDelivery(1), 'muted', 3, { reason: 'quiet hours' }),
+      stepOf(someDelivery(1), 'spoken', 4)
+    ]
     t.same(await store.stepDeliveries(steps), [unknown])
     t.match(await store.findPayment('pnb', 'T1'), { deliveries: [{ state: 'muted', publishedAt: 1, deliveredAt: 2, finalAt: 3, reason: 'quiet hours' }] })
     t.same(await store.stepDeliveries([]), [])
@@ -176,7 +179,8 @@ function historyTests (makeDatabase: MakeDatabase): void {
     const model = createStoreModel()
     for (let i = 0; i < 60; i++) {
       const payment = somePayment(i, {
-        bankId: i % 3 === 0 ? 'cboi' : 'pnb', status: i % 4 === 0 ? 'failed' : 'success', acceptedAt: START_MS + Math.floor(i / 2), listed: i % 11 !== 5, transactionId: `T${i % 40}${i % 3 === 0 ? '' : 'x'}`
+        bankId: i % 3 === 0 ? 'cboi' : 'pnb', status: i % 4 === 0 ? 'failed' : 'success', acceptedAt: START_MS + Math.floor(i / 2), listed: i % 11 !== 5,
+        transactionId: `T${i % 40}${i % 3 === 0 ? '' : 'x'}`
       })
       const deliveries = i % 6 === 0 ? [] : [someDelivery(i), someDelivery(i, { tid: 'all' })]
       model.recordPayment(payment, deliveries)
