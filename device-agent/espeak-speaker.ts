@@ -4,6 +4,7 @@ import { createRequire } from 'node:module'
 import { LANGUAGE_CODES, type Language, type Log } from '../protocol/index.js'
 import { runCommand } from './speaker-command.js'
 import { type Engine, openHostEngine, SYNTH_TIMEOUT_MS, startHostProcess } from './speaker-engine.js'
+import type { HostAsk } from './speaker-host.js'
 import { findPlayer, PLAY_COMMANDS } from './speaker-player.js'
 import { CACHE_LIMITS, openSoundFolder, openWaveSpeaker } from './speaker-wave.js'
 import { type Speaker, type SpeakerClock, speechFailed } from './speaker.js'
@@ -56,7 +57,7 @@ export async function findEngine (englishVoice: 'flite' | 'espeak', found: Found
   const host = hasEspeak || hasFlite
     ? openHostEngine({
       startHost: startHostProcess,
-      voiceOf: language => hasFlite && language === 'ENGLISH' ? { engine: 'flite', voice: FLITE_VOICE } : { engine: 'espeak', voice: LANGUAGE_CODES[language] },
+      voiceOf: language => voiceOf(language, hasFlite),
       warm: hasEspeak ? ['ENGLISH', 'HINDI'] : ['ENGLISH'],
       clock,
       log
@@ -70,6 +71,11 @@ export async function findEngine (englishVoice: 'flite' | 'espeak', found: Found
       command.close()
     }
   }
+}
+
+/** Which engine of the host speaks a language, and by which voice. */
+export function voiceOf (language: Language, hasFlite: boolean): Pick<HostAsk, 'engine' | 'voice'> {
+  return hasFlite && language === 'ENGLISH' ? { engine: 'flite', voice: FLITE_VOICE } : { engine: 'espeak', voice: LANGUAGE_CODES[language] }
 }
 
 /** Debian's espeak-ng, one process a phrase. Its --stdout header has a false size, which parseWav corrects. */

@@ -15,8 +15,8 @@ export type Engine = { name: string, synthesize: (text: string, language: Langua
 export type Host = { send: (ask: HostAsk) => void, kill: () => void }
 export type HostEvents = { onReply: (reply: HostReply) => void, onExit: () => void }
 
-/** From the request to the sound, the start of a cold host included. */
-export const SYNTH_TIMEOUT_MS = 8000
+/** From the request to the sound, the start of a cold host on a slow, busy machine included. */
+export const SYNTH_TIMEOUT_MS = 15_000
 export const SYNTH_ATTEMPTS_MAX = 2
 /** Requests that may wait on one host. The agent has one; more is a caller that does not wait its turn. */
 export const REQUESTS_MAX = 16

@@ -10,7 +10,8 @@ export type Utterance = { text: string, clips: readonly string[], language: Lang
 
 /**
  * How a sound went. `audioMs`: length of the sound, 0 where none was made. `soundAfterMs`: from the call of `say` to the start of the
- * sound. `wav`: file that holds exactly what was played, null for speakers that have none; it is overwritten after WAV_FILES more.
+ * sound, 0 where it cannot be known. `wav`: the file that holds exactly what was played, null for speakers that have none; it is
+ * overwritten WAV_FILES sounds later.
  */
 export type SoundMade = { audioMs: number, soundAfterMs: number, wav: string | null }
 
