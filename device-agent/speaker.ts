@@ -22,9 +22,6 @@ export type SoundMade = { audioMs: number, soundAfterMs: number, wav: string | n
  */
 export type Speaker = { name: string, say: (utterance: Utterance) => Promise<SoundMade>, close: () => Promise<void> }
 
-/** Time as the agent's clock gives it: `after` runs `work` once, later, unless the returned function is called before. */
-export type SpeakerClock = { nowMs: () => number, after: (delayMs: number, work: () => void) => () => void }
-
 /** Longer than any sentence of any language; wording's own tests hold it to 400. */
 export const UTTERANCE_CHARS_MAX = 500
 export const VOLUME_MAX = 100

@@ -4,6 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
+import { openClock } from '../../device-agent/clock.js'
 import { openSpeaker } from '../../device-agent/speaker-kinds.js'
 import type { Speaker } from '../../device-agent/speaker.js'
 import type { Language } from '../../protocol/languages.js'
@@ -12,13 +13,6 @@ import { wordAnnouncement } from '../../protocol/wording/index.js'
 
 const WORDINGS = 20_000
 const PHRASES = 60
-const CLOCK = {
-  nowMs: () => performance.now(),
-  after: (delayMs: number, work: () => void) => {
-    const timer = setTimeout(work, delayMs)
-    return () => clearTimeout(timer)
-  }
-}
 
 function word (language: Language, amountMinor: number) {
   const { text, clips } = wordAnnouncement({ kind: 'payment', amountMinor, currency: 'INR', language, txnType: 'UPI' })
@@ -55,7 +49,7 @@ export async function run (): Promise<void> {
   }
   const folder = mkdtempSync(join(tmpdir(), 'soundbox-bench-'))
   try {
-    const speaker = await openSpeaker({ kind: 'espeak', wavDir: folder, play: false }, { clock: CLOCK, log: SILENT_LOG, print: () => {} })
+    const speaker = await openSpeaker({ kind: 'espeak', wavDir: folder, play: false }, { clock: openClock(() => performance.now()), log: SILENT_LOG, print: () => {} })
     for (const language of ['ENGLISH', 'HINDI'] as const) await measureSpeaker(speaker, language)
     await speaker.close()
   } catch (error) {

@@ -4,6 +4,7 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import t from 'tap'
+import { type Clock, openClock } from '../../device-agent/clock.js'
 import { findEngine, openCommandEngine, voiceOf } from '../../device-agent/espeak-speaker.js'
 import { OUTPUT_BYTES_MAX, runCommand } from '../../device-agent/speaker-command.js'
 import {
@@ -12,27 +13,21 @@ import {
 import type { HostAsk } from '../../device-agent/speaker-host.js'
 import { openSpeaker } from '../../device-agent/speaker-kinds.js'
 import { findPlayer, PLAY_COMMANDS, PLAY_GRACE_MS, type PlayCommand } from '../../device-agent/speaker-player.js'
-import type { Speaker, SpeakerClock } from '../../device-agent/speaker.js'
+import type { Speaker } from '../../device-agent/speaker.js'
 import { encodeWav, parseWav } from '../../device-agent/wav.js'
 import { LANGUAGES, type Language } from '../../protocol/languages.js'
 import { SILENT_LOG } from '../../protocol/log.js'
 import { wordAnnouncement } from '../../protocol/wording/index.js'
 import { handClock } from './hand-clock.js'
 
-const REAL_CLOCK: SpeakerClock = {
-  nowMs: () => performance.now(),
-  after: (delayMs, work) => {
-    const timer = setTimeout(work, delayMs)
-    return () => clearTimeout(timer)
-  }
-}
+const REAL_CLOCK = openClock(() => performance.now())
 const isCi = process.env['CI'] === 'true'
 const node = (script: string, takes: PlayCommand['takes'] = 'path'): PlayCommand => ({ command: process.execPath, args: ['-e', script], takes })
 
 type FakeHost = Host & { asked: HostAsk[], events: HostEvents, isKilled: boolean }
 
 /** Hosts that only record; the test answers for them. The engine under test is already past its warm-up. */
-function fakeHosts (clock: SpeakerClock) {
+function fakeHosts (clock: Clock) {
   const hosts: FakeHost[] = []
   const startHost = (events: HostEvents): Host => {
     const host: FakeHost = { asked: [], events, isKilled: false, send: ask => host.asked.push(ask), kill: () => { host.isKilled = true } }
@@ -269,7 +264,9 @@ t.test('English is spoken by flite where it is there, the rest by eSpeak', async
   t.same(voiceOf('HINDI', true), { engine: 'espeak', voice: 'hi' })
 })
 
-async function soundIsRight (t: { equal: (a: unknown, b: unknown, why: string) => unknown, ok: (a: unknown, why: string) => unknown }, speaker: Speaker, language: Language, rate: number): Promise<void> {
+type Judge = { equal: (a: unknown, b: unknown, why: string) => unknown, ok: (a: unknown, why: string) => unknown }
+
+async function soundIsRight (t: Judge, speaker: Speaker, language: Language, rate: number): Promise<void> {
   const say = async (amountMinor: number, volume: number) => {
     const { text, clips } = wordAnnouncement({ kind: 'payment', amountMinor, currency: 'INR', language })
     const { audioMs, wav } = await speaker.say({ text, clips, language, volume })
