@@ -107,7 +107,7 @@ export function startHostProcess ({ onReply, onExit }: HostEvents): Host & { pid
   const path = fileURLToPath(new URL('speaker-host.js', import.meta.url))
   const child = fork(path, [], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'ignore', 'ipc'], execArgv: [] })
   child.on('message', message => onReply(message as HostReply))
-  child.once('error', onExit)
+  child.on('error', onExit)
   child.once('exit', onExit)
   return {
     pid: child.pid,

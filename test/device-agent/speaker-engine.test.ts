@@ -297,6 +297,9 @@ t.test('a real host is replaced when it is killed or frozen', { skip }, async t 
   const engine: Engine = openHostEngine({ startHost, voiceOf: language => voiceOf(language, true), warm: ['ENGLISH'], clock, log: SILENT_LOG })
   t.teardown(() => engine.close())
   t.ok((await engine.synthesize('one', 'ENGLISH')).samples.length > 0)
+  if (process.platform !== 'win32') process.kill(hosts[0]!.pid!, 'SIGINT')
+  t.ok((await engine.synthesize('one more', 'ENGLISH')).samples.length > 0)
+  t.equal(hosts.length, 1, 'Ctrl-C at the terminal is for the agent to decide about')
   process.kill(hosts[0]!.pid!, 'SIGKILL')
   t.ok((await engine.synthesize('two', 'ENGLISH')).samples.length > 0, 'killed: replaced')
   if (process.platform !== 'win32') {
