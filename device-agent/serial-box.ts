@@ -3,7 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import {
   BAUD_RATE_DEFAULT, type BoxAnnouncement, type BoxCommand, type BoxCredentials, type BoxHello, type BoxSettings, type BoxStatus, type CommandArgs,
-  type HostEffect, type HostEvent, hostDueMs, type HostState, isSoundboxError, isUnanswered, type LinkPolicy, linkPolicy, type Log, makeFrameReader, makeHost,
+  type HostEffect, type HostEvent, hostDueMs, type HostRequest, type HostState, isSoundboxError, isUnanswered, type LinkPolicy, linkPolicy, type Log, makeFrameReader, makeHost,
   type SerialMessage, type SerialResult, SoundboxError, stepHost, type Timers
 } from '../protocol/index.js'
 import { updateFirmware } from './serial-firmware.js'
@@ -38,8 +38,12 @@ export type SerialBox = {
   hello: () => BoxHello | undefined
   /** Why the port is not open: SERIAL_UNAVAILABLE, with the remedy. */
   error: () => SoundboxError | undefined
-  /** Ends as the box says: spoken, duplicate (with `was`), expired, muted, failed (with `reason`); or expired, link-down, failed, no-answer. */
-  announce: (announcement: BoxAnnouncement) => Promise<SerialResult>
+  /**
+   * Ends as the box says: spoken, duplicate (with `was`), expired, muted, failed (with `reason`); or as expired, link-down (it never left
+   * this machine) or failed, no-answer (it did, and the box did not come back in time). `wasAsked`: the agent asked before it was
+   * restarted, so the box may have it already; then how that one ended is the result.
+   */
+  announce: (announcement: BoxAnnouncement, options?: { wasAsked?: boolean }) => Promise<SerialResult>
   /** Throws SERIAL_TIMEOUT, INPUT_INVALID (the box refuses). */
   set: (settings: BoxSettings) => Promise<void>
   /** done or failed; throws SERIAL_TIMEOUT when the box does not answer. */
@@ -63,7 +67,10 @@ export function openSerialBox (options: SerialBoxOptions): SerialBox {
     path: options.path,
     hello: () => live.hello,
     error: () => live.error,
-    announce: announcement => request(live, { type: 'ANNOUNCE', ...announcement }, { id: announcement.id, ttlMs: announcement.ttlMs, graceMs: ANNOUNCE_GRACE_MS }),
+    announce: (announcement, { wasAsked = false } = {}) => {
+      const { id, ttlMs } = announcement
+      return request(live, { id, message: { type: 'ANNOUNCE', ...announcement }, ttlMs, graceMs: ANNOUNCE_GRACE_MS, wasAsked })
+    },
     set: async settings => { mustBeDone(await askHere(id => ({ type: 'SET', id, ...settings }))) },
     async command (name, args = {}) {
       const result = await askHere(id => ({ type: 'COMMAND', id, name, args }))
@@ -169,21 +176,21 @@ function reopenLater (live: Live): void {
   live.reopenMs = Math.min(REOPEN_MS_MAX, live.reopenMs * 2)
 }
 
-function request (live: Live, message: SerialMessage, about: { id: string, ttlMs: number, graceMs: number }): Promise<SerialResult> {
-  const { id } = about
+function request (live: Live, wanted: HostRequest): Promise<SerialResult> {
+  const { id } = wanted
   const known = live.waiting.get(id)
   if (known !== undefined) return known.promise
   if (live.isClosed) return Promise.resolve({ id, result: 'failed', reason: 'link-down' })
   let resolve!: (result: SerialResult) => void
   const promise = new Promise<SerialResult>(settle => { resolve = settle })
   live.waiting.set(id, { promise, resolve })
-  apply(live, { kind: 'request', message, ...about })
+  apply(live, { kind: 'request', ...wanted })
   return promise
 }
 
 function ask (live: Live, message: (id: string) => SerialMessage): Promise<SerialResult> {
   const id = randomBytes(16).toString('hex')
-  return request(live, message(id), { id, ttlMs: REQUEST_TTL_MS, graceMs: REQUEST_GRACE_MS })
+  return request(live, { id, message: message(id), ttlMs: REQUEST_TTL_MS, graceMs: REQUEST_GRACE_MS })
 }
 
 async function closeBox (live: Live): Promise<void> {

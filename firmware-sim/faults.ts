@@ -27,7 +27,7 @@ export const BURST_BYTES_MAX = 200
 /** A profile drawn from a seed: some lines are nearly clean, some lose a third of what is written. */
 export function profileFromSeed (seed: number): FaultProfile {
   const random = makeRandom(seed)
-  const roughness = random() ** 2 * 0.12
+  const roughness = random() ** 2 * 0.3
   const chance = (): number => random() * roughness
   return {
     flip: chance(), loss: chance(), burst: chance(), half: chance(), stall: chance(), stallMsMax: 2500,

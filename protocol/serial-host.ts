@@ -24,8 +24,12 @@ type RequestState = 'waiting' | 'sending' | 'asked' | 'unsure'
 type Request = { id: string, message: SerialMessage, state: RequestState, deadlineMs: number, giveUpMs: number, wasAsked: boolean }
 
 export type HostState = { link: LinkState, requests: readonly Request[] }
-/** `request`: `ttlMs` to start it, then `graceMs` for the answer. A message without an id (chunk, ping) is done when it is delivered. */
-export type HostEvent = LinkEvent | { kind: 'request', id: string, message: SerialMessage, ttlMs: number, graceMs: number }
+/**
+ * `ttlMs` to start it, then `graceMs` for the answer. A message without an id (chunk, ping) is done when it is delivered. `wasAsked`: a
+ * host before this one may have asked, so the box may know it: it is unsure from the beginning.
+ */
+export type HostRequest = { id: string, message: SerialMessage, ttlMs: number, graceMs: number, wasAsked?: boolean }
+export type HostEvent = LinkEvent | { kind: 'request' } & HostRequest
 export type HostEffect =
   | { kind: 'write', bytes: Buffer }
   | { kind: 'done', id: string, result: SerialResult }
@@ -63,15 +67,15 @@ export function isUnanswered (result: SerialResult): boolean {
 
 type Step = { link: LinkState, requests: Request[], effects: HostEffect[], nowMs: number, policy: LinkPolicy }
 
-function takeRequest (step: Step, event: { id: string, message: SerialMessage, ttlMs: number, graceMs: number }): void {
-  const { id, message } = event
+function takeRequest (step: Step, event: HostRequest): void {
+  const { id, message, wasAsked = false } = event
   if (step.requests.some(request => request.id === id)) return
   if (step.requests.length >= HOST_REQUESTS_MAX) {
     finish(step, id, { id, result: 'failed', reason: 'host-full' })
     return
   }
   const deadlineMs = step.nowMs + event.ttlMs
-  step.requests.push({ id, message, state: 'waiting', deadlineMs, giveUpMs: deadlineMs + event.graceMs, wasAsked: false })
+  step.requests.push({ id, message, state: wasAsked ? 'unsure' : 'waiting', deadlineMs, giveUpMs: deadlineMs + event.graceMs, wasAsked })
 }
 
 function driveLink (step: Step, event: LinkEvent): void {
