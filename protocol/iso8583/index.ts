@@ -10,7 +10,7 @@ export {
 export { type Iso8583Json, iso8583JsonFromMessage, messageFromIso8583Json } from './json.js'
 export { aesCmac, cbcMac, type DesMacOptions, type MacHook, type MacPadding, retailMac } from './mac.js'
 export { answerMti, isMtiRequest, type MtiClass, type MtiFunction, type MtiOrigin, type MtiParts, type MtiVersion, parseMti } from './mti.js'
-export { type IsoOptions, type Leniency } from './options.js'
+export type { IsoOptions, Leniency } from './options.js'
 export { pack } from './pack.js'
 export { FIELD_NUMBER_MAX, type Message, MESSAGE_BYTES_MAX, type Spec, type Subfields, type TlvItem } from './plan.js'
 export type { FieldJson, MaskMode, SpecJson, SubfieldJson } from './spec-json.js'
