@@ -52,7 +52,10 @@ export async function openWorkerLink (setup: LinkSetup): Promise<WorkerLink> {
     if (gathered.length === 0) return
     const calls = gathered
     gathered = []
-    if (worker === undefined) return rejectAll(calls, 'the database thread is being restarted')
+    if (worker === undefined) {
+      rejectAll(calls, 'the database thread is being restarted')
+      return
+    }
     sent = sent.length === 0 ? calls : sent.concat(calls)
     worker.postMessage(JSON.stringify({ ops: calls.map(call => [call.name, call.argument]) }))
   }
@@ -69,7 +72,10 @@ export async function openWorkerLink (setup: LinkSetup): Promise<WorkerLink> {
     sent = sent.slice(reply.count)
     setup.onReply(reply)
     note(reply.fault)
-    if (reply.fault !== null && reply.values.length === 0) return rejectAll(calls, `the database cannot serve this now (${reply.fault})`)
+    if (reply.fault !== null && reply.values.length === 0) {
+      rejectAll(calls, `the database cannot serve this now (${reply.fault})`)
+      return
+    }
     for (const { index, code, message } of reply.failures) calls[index]!.reject(new SoundboxError(code as ErrorCode, message))
     for (const [index, call] of calls.entries()) call.resolve(reply.values[index])
   }
@@ -79,7 +85,10 @@ export async function openWorkerLink (setup: LinkSetup): Promise<WorkerLink> {
     const calls = sent
     sent = []
     rejectAll(calls, 'the database thread ended before it answered')
-    if (closing || !opened) return onClosed?.()
+    if (closing || !opened) {
+      onClosed?.()
+      return
+    }
     log.error({ thread: name, err: cause, pauseMs }, 'database thread ended, starting it again')
     restart = setTimeout(() => { start().catch(() => {}) }, pauseMs)
     pauseMs = Math.min(pauseMs * 2, RESTART_PAUSE_MS_MAX)
