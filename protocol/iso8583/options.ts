@@ -21,15 +21,15 @@ export const EASE = {
   lowerHex: 64,
   /** unpack: a second or third bitmap without a field. */
   emptyBitmap: 128,
-  /** unpack: four characters that are no MTI of this spec, digits or not. */
+  /** both: an MTI of another version; unpack: four characters that are no digits. */
   anyMti: 256,
   /** pack: a fixed field may be shorter: numbers get zeros on the left, text gets spaces on the right. */
   shortFixed: 512,
   /** pack: the separator `=` of a packed track is written as the nibble D. */
   trackEquals: 1024,
-  /** unpack: a TLV length in more bytes than it needs. */
+  /** both: a TLV length in more bytes than it needs. */
   longTlvLength: 2048,
-  /** unpack: bytes 00 and FF between TLV objects are skipped. */
+  /** both: bytes 00 and FF between TLV objects are skipped. */
   tlvPadding: 4096
 } as const
 export type Leniency = keyof typeof EASE

@@ -29,7 +29,7 @@ export function pack (spec: Spec, message: Message, options?: IsoOptions): Buffe
   const ease = options === undefined ? 0 : easeOf(options, 'ISO_PACK_INVALID')
   let fields = given
   if (message.parts !== undefined) fields = fieldsWithParts(spec, message)
-  if (spec.parted.length > 0) checkParts(spec, fields)
+  if (spec.parted.length > 0) checkParts(spec, fields, ease)
   const mac = options?.mac
   if (mac !== undefined) return packWithMac(spec, { mti: message.mti, fields }, ease, mac)
   return packFields(spec, message.mti, fields, ease)

@@ -26,7 +26,7 @@ export function fieldsWithParts (spec: Spec, message: Message): Record<string, s
 }
 
 /** Checks values that came as text and not as parts, so that pack never writes what unpack refuses. */
-export function checkParts (spec: Spec, fields: Record<string, string>): void {
+export function checkParts (spec: Spec, fields: Record<string, string>, ease: number): void {
   const fail = (failure: IsoFailure): Error => {
     const { offset: _, ...rest } = failure
     return new Iso8583Error('ISO_PACK_INVALID', rest)
@@ -34,7 +34,7 @@ export function checkParts (spec: Spec, fields: Record<string, string>): void {
   for (const number of spec.parted) {
     const value = fields[number]
     const field = spec.fields[number]
-    if (field !== undefined && value !== undefined) readParts(field, value, { start: 0, ease: 0, fail })
+    if (field !== undefined && typeof value === 'string') readParts(field, value, { start: 0, ease, fail })
   }
 }
 

@@ -2,7 +2,8 @@
 // machines. Alone: node dist/test/bench/iso8583.bench.js
 import { createRequire } from 'node:module'
 import { pathToFileURL } from 'node:url'
-import { compileFraming, compileShippedSpec, describe, encodeFrame, iso8583JsonFromMessage, type Message, openFrameReader, pack, unpack } from '../../protocol/iso8583/index.js'
+import { compileFraming, compileShippedSpec, describe, encodeFrame, iso8583JsonFromMessage, type Message, openFrameReader, pack,
+  unpack } from '../../protocol/iso8583/index.js'
 
 type Peer = new (json?: Record<string, string>) => { getRawMessage: () => Buffer, getIsoJSON: (bytes: Buffer, config: object) => Record<string, string> }
 type Row = { name: string, run: (index: number) => unknown, against?: string }
