@@ -5,7 +5,7 @@ import t from 'tap'
 import { isSoundboxError } from '../../../protocol/errors.js'
 import {
   compileSpec, type FieldJson, ISO_REASONS, Iso8583Error, type IsoOptions, type Message, MESSAGE_BYTES_MAX, pack, SHIPPED_SPECS, type Spec, SPEC_1987_ASCII,
-    SPEC_1987_BCD,
+  SPEC_1987_BCD,
   SPEC_1993_ASCII, type SpecJson, unpack
 } from '../../../protocol/iso8583/index.js'
 import { EASE } from '../../../protocol/iso8583/options.js'

@@ -3,7 +3,7 @@ import t from 'tap'
 import { SoundboxError } from '../../../protocol/errors.js'
 import {
   answerTpdu, compileFraming, encodeFrame, encodeKeepAlive, FRAME_BYTES_MAX, type FrameEvent, type Framing, type FramingJson, HEADER_BYTES_MAX,
-    openFrameReader, TPDU_BYTES
+  openFrameReader, TPDU_BYTES
 } from '../../../protocol/iso8583/index.js'
 import { damaged, forSeeds, type Rand } from './random-message.js'
 
@@ -11,12 +11,14 @@ const hex = (text: string): Buffer => Buffer.from(text.replace(/ /g, ''), 'hex')
 const TPDU = { kind: 'tpdu', hex: '6000010002' } as const
 const FIXED = { kind: 'fixed', hex: '49534F303235' } as const
 const FRAMINGS: FramingJson[] = (['binary2', 'bcd2', 'ascii4', 'binary4'] as const).flatMap(prefix =>
-  [{}, { inclusive: true }, { header: TPDU },
-  { inclusive: true, header: { kind: 'fixed', hex: '49534F303235' } as const }].map(rest => ({ prefix, keepAlive: true, ...rest })))
+  [{}, { inclusive: true }, { header: TPDU }, { inclusive: true, header: FIXED }].map(rest => ({ prefix, keepAlive: true, ...rest })))
 
 /** Events as plain text, so that they can be compared. */
 function shown (events: FrameEvent[]): string[] {
-  return events.map(event => event.kind === 'frame' ? `${event.header.toString('hex')}|${event.payload.toString('hex')}` : event.kind === 'error' ? `${event.error.code}: ${event.error.message}` : event.kind)
+  return events.map(event => {
+    if (event.kind === 'frame') return `${event.header.toString('hex')}|${event.payload.toString('hex')}`
+    return event.kind === 'error' ? `${event.error.code}: ${event.error.message}` : event.kind
+  })
 }
 
 function readChunks (framing: Framing, bytes: Buffer, rand?: Rand): string[] {
@@ -46,8 +48,10 @@ t.test('a frame has the bytes that its framing says', async t => {
 t.test('any chunking of any frames reads the same', async t => {
   forSeeds(120, (rand, seed) => {
     const framing = compileFraming(rand.pick(FRAMINGS))
-    const frames = Array.from({ length: 1 + rand.below(8) }, () => Buffer.from(Array.from({ length: rand.below(5) === 0 ? 0 : 1 + rand.below(300) },
-      () => rand.below(256))))
+    const frames = Array.from({ length: 1 + rand.below(8) }, () => {
+      const length = rand.below(5) === 0 ? 0 : 1 + rand.below(300)
+      return Buffer.from(Array.from({ length }, () => rand.below(256)))
+    })
     const stream = Buffer.concat(frames.map(frame => frame.length === 0 ? encodeKeepAlive(framing) : encodeFrame(framing, frame)))
     const want = frames.map(frame => frame.length === 0 ? 'keep-alive' : `${framing.header.toString('hex')}|${frame.toString('hex')}`)
     t.strictSame(readChunks(framing, stream), want, `SEED=${seed} in one`)

@@ -3,9 +3,9 @@ import { createRequire } from 'node:module'
 import t from 'tap'
 import {
   aesCmac, answerMti, cbcMac, compileShippedSpec, compileSpec, describe, FIELD_NUMBER_MAX, formatTlv, iso8583JsonFromMessage, Iso8583Error, isMtiRequest,
-    type MacHook, type Message, messageFromIso8583Json,
+  type MacHook, type Message, messageFromIso8583Json,
   pack, parseMti, parseTlv, retailMac, type Spec, SPEC_1987_ASCII, SPEC_1987_BCD, SPEC_1993_ASCII, type SpecJson, SUBFIELDS_MAX, TLV_DEPTH_MAX,
-    TLV_TAG_BYTES_MAX, type TlvItem, unpack
+  TLV_TAG_BYTES_MAX, type TlvItem, unpack
 } from '../../../protocol/iso8583/index.js'
 import { damaged, forSeeds, type Rand } from './random-message.js'
 
