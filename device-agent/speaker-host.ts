@@ -79,4 +79,5 @@ let turn: Promise<unknown> = Promise.resolve()
 process.on('message', (ask: HostAsk) => {
   turn = turn.then(async () => process.send?.(await answer(ask)))
 })
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {}) // Meant for the agent, which may still have a sentence to end.
 process.on('disconnect', () => process.exit(0)) // The agent is gone, however it ended.

@@ -100,6 +100,7 @@ function websocketDoor (options: DoorOptions, deps: DoorDeps): HttpServer {
   const server = createHttpServer({ noDelay: true, connectionsCheckingInterval: limits.connectTimeoutMs }, (_request, response) => {
     response.writeHead(426, { connection: 'close', 'content-type': 'text/plain' }).end('MQTT over WebSocket only\n')
   })
+  server.timeout = limits.connectTimeoutMs // Says nothing at all; ws lifts it from a socket that became a WebSocket.
   server.headersTimeout = limits.connectTimeoutMs
   server.requestTimeout = limits.connectTimeoutMs
   const websockets = new WebSocketServer({

@@ -19,10 +19,10 @@ export function prepareTrigger ({ url, bank, columns, nowMs }: TriggerInput): Pr
 }
 
 /** Posts a prepared trigger and opens an encrypted answer. Throws GATEWAY_UNREACHABLE. */
-export async function postTrigger (prepared: PreparedTrigger, bank: BankSecrets, nowMs: () => number): Promise<TriggerReply> {
+export async function postTrigger (prepared: PreparedTrigger, bank: BankSecrets, nowMs: () => number, timeoutMs = TRIGGER_TIMEOUT_MS): Promise<TriggerReply> {
   const startedAt = nowMs()
   try {
-    const response = await fetch(prepared.url, { method: 'POST', headers: prepared.headers, body: prepared.body, signal: AbortSignal.timeout(TRIGGER_TIMEOUT_MS) })
+    const response = await fetch(prepared.url, { method: 'POST', headers: prepared.headers, body: prepared.body, signal: AbortSignal.timeout(timeoutMs) })
     const outer = JSON.parse(await response.text()) as Record<string, unknown>
     return { httpStatus: response.status, repeated: response.headers.get('x-served-from-cache') === 'true', answer: openAnswer(bank, outer), ms: nowMs() - startedAt }
   } catch (cause) {

@@ -110,7 +110,9 @@ async function listenLocally (app: FastifyInstance, path: string, trusted: WeakS
   server.requestTimeout = REQUEST_TIMEOUT_MS
   server.on('connection', socket => { trusted.add(socket) })
   await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
+    server.once('error', cause => {
+      reject(new SoundboxError('DATA_DIR_UNUSABLE', `the socket ${path} cannot be opened (a path has at most 107 bytes): use a shorter SOUNDBOX_DATA_DIR`, { cause }))
+    })
     server.listen(path, resolve)
   })
   chmodSync(path, 0o600)
