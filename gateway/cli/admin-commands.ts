@@ -31,7 +31,9 @@ function addBankCommands (program: Command, { client, output }: Context): void {
   })
   bank.command('rotate-key').description('new credentials; the old ones stay live for the overlap').argument('<id>')
     .option('--overlap <seconds>', 'how long the old keys stay live', '86400')
-    .action(async (id: string, options: Row) => { output().one(await client().call('POST', `/banks/${encodeURIComponent(id)}/rotate-key`, { overlapSeconds: wholeNumber(options['overlap'], '--overlap') })) })
+    .action(async (id: string, options: Row) => {
+      output().one(await client().call('POST', `/banks/${encodeURIComponent(id)}/rotate-key`, { overlapSeconds: wholeNumber(options['overlap'], '--overlap') }))
+    })
   for (const action of ['disable', 'enable']) {
     bank.command(action).description(`${action} a bank`).argument('<id>').action(async (id: string) => { output().one(await client().call('POST', `/banks/${encodeURIComponent(id)}/${action}`)) })
   }

@@ -41,7 +41,9 @@ function openAnswer (bank: BankSecrets, outer: Record<string, unknown>): Record<
 export function curlLines ({ url, bank, columns }: Omit<TriggerInput, 'nowMs'>): string {
   const path = `${url.replace(/\/+$/, '')}/${bank.base}/isu_soundbox/txn/encr/trigger`
   if (bank.profile === 'none') {
-    return `curl -sS '${path}' -H 'content-type: application/json' -H 'pass_key: ${bank.passKey}' -H 'client_id: ${bank.clientId}' -H 'client_secret: ${bank.clientSecret}' -d ${quote(JSON.stringify(columns))}\n`
+    const headers = { 'content-type': 'application/json', pass_key: bank.passKey, client_id: bank.clientId, client_secret: bank.clientSecret }
+    const flags = Object.entries(headers).map(([name, value]) => `-H ${quote(`${name}: ${value}`)}`)
+    return `curl -sS ${quote(path)} ${flags.join(' ')} -d ${quote(JSON.stringify(columns))}\n`
   }
   if (bank.profile === 'aes-256-gcm') throw new SoundboxError('INPUT_INVALID', 'the openssl command cannot do AES-GCM: see the Node and Python samples for aes-256-gcm')
   return [
