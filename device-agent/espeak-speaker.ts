@@ -36,7 +36,7 @@ export type EspeakSettings = {
 export async function openEspeakSpeaker (settings: EspeakSettings, { clock, log }: { clock: Clock, log: Log }): Promise<Speaker> {
   const { wavDir, pace } = settings
   openSoundFolder(wavDir)
-  const engine = await findEngine(settings.englishVoice, foundHere(clock), { clock, log })
+  const engine = await findEngine(settings.englishVoice, foundHere(clock), { clock, log, wavDir })
   try {
     const player = settings.play ? await findPlayer(PLAY_COMMANDS[process.platform] ?? [], wavDir, clock) : undefined
     return openWaveSpeaker({ engine, player, wavDir, clock, pace, cacheLimits: CACHE_LIMITS })
@@ -47,7 +47,7 @@ export async function openEspeakSpeaker (settings: EspeakSettings, { clock, log 
 }
 
 /** The engines that were found, behind one. Throws SPEECH_FAILED when none can speak the languages of India. */
-export async function findEngine (englishVoice: 'flite' | 'espeak', found: Found, { clock, log }: { clock: Clock, log: Log }): Promise<Engine> {
+export async function findEngine (englishVoice: 'flite' | 'espeak', found: Found, { clock, log, wavDir }: { clock: Clock, log: Log, wavDir: string }): Promise<Engine> {
   const hasEspeak = found.hasPackage(ESPEAK_PACKAGE)
   const hasFlite = englishVoice === 'flite' && found.hasPackage(FLITE_PACKAGE)
   if (!hasEspeak && !await found.hasCommand(ESPEAK_COMMAND)) {
@@ -57,7 +57,7 @@ export async function findEngine (englishVoice: 'flite' | 'espeak', found: Found
   const command = openCommandEngine(clock)
   const host = hasEspeak || hasFlite
     ? openHostEngine({
-      startHost: startHostProcess,
+      startHost: events => startHostProcess(wavDir, events),
       voiceOf: language => voiceOf(language, hasFlite),
       warm: hasEspeak ? ['ENGLISH', 'HINDI'] : ['ENGLISH'],
       clock,

@@ -20,6 +20,7 @@ export function runCommand ({ command, args, input, timeoutMs }: Command, clock:
   const stop = (reason: string): void => {
     why ||= reason
     child.kill('SIGKILL')
+    child.stdout.destroy() // What the program started may still hold the pipe.
   }
   const cancel = clock.after(timeoutMs, () => stop(`${command} did not end within ${timeoutMs} ms`))
   child.stdout.on('data', (chunk: Buffer) => {

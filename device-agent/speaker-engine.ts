@@ -102,10 +102,10 @@ function openHostLink ({ startHost, voiceOf, clock }: HostEngineDeps) {
   return { ask, drop, waiting: () => waiting.size }
 }
 
-/** The real host: a Node process of its own, bound to this one by its message channel. */
-export function startHostProcess ({ onReply, onExit }: HostEvents): Host & { pid: number | undefined } {
+/** The real host: a Node process of its own in this folder, which it may write to, bound to this process by its message channel. */
+export function startHostProcess (folder: string, { onReply, onExit }: HostEvents): Host & { pid: number | undefined } {
   const path = fileURLToPath(new URL('speaker-host.js', import.meta.url))
-  const child = fork(path, [], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'ignore', 'ipc'], execArgv: [] })
+  const child = fork(path, [], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'ignore', 'ipc'], execArgv: [], cwd: folder })
   child.on('message', message => onReply(message as HostReply))
   child.on('error', onExit)
   child.once('exit', onExit)

@@ -22,7 +22,9 @@ import { handClock } from './hand-clock.js'
 
 const REAL_CLOCK = openClock(() => performance.now())
 const isCi = process.env['CI'] === 'true'
-const node = (script: string, takes: PlayCommand['takes'] = 'path'): PlayCommand => ({ command: process.execPath, args: ['-e', script], takes })
+/** A player that is a shell script; the path of the WAV file is $1. */
+const player = (script: string, takes: PlayCommand['takes'] = 'path'): PlayCommand => ({ command: '/bin/sh', args: ['-c', script, 'player'], takes })
+const noShell = process.platform === 'win32' ? 'needs a shell' : false
 
 type FakeHost = Host & { asked: HostAsk[], events: HostEvents, isKilled: boolean }
 
@@ -143,67 +145,71 @@ t.test('phrases that wait for the engine are bounded', async t => {
   t.equal(hosts.length, 1, 'a closed engine starts nothing')
 })
 
-t.test('an outside program gets its input, and every way it can fail is told', async t => {
+t.test('an outside program gets its input, and every way it can fail is told', { skip: noShell }, async t => {
   const clock = handClock()
-  const run = (script: string, input = '') => runCommand({ command: process.execPath, args: ['-e', script], input, timeoutMs: 1000 }, clock)
-  t.equal(String(await run('process.stdin.pipe(process.stdout)', 'उन्नीस $(x)').done), 'उन्नीस $(x)')
-  await t.rejects(run('process.exit(3)').done, { code: 'SPEECH_FAILED', message: /ended with 3/ })
+  const run = (script: string, input = '') => runCommand({ command: '/bin/sh', args: ['-c', script], input, timeoutMs: 1000 }, clock)
+  t.equal(String(await run('cat', 'उन्नीस $(x)').done), 'उन्नीस $(x)')
+  await t.rejects(run('exit 3').done, { code: 'SPEECH_FAILED', message: /ended with 3/ })
   await t.rejects(runCommand({ command: 'no-such-program-here', args: [], timeoutMs: 1 }, clock).done, { code: 'SPEECH_FAILED', message: /install it/ })
-  t.equal((await run(`process.stdout.write(Buffer.alloc(${OUTPUT_BYTES_MAX}))`).done).length, OUTPUT_BYTES_MAX)
-  await t.rejects(run(`process.stdout.write(Buffer.alloc(${OUTPUT_BYTES_MAX + 1}))`).done, { code: 'SPEECH_FAILED', message: /more than/ })
-  await t.rejects(run('process.exit(0)', 'x'.repeat(1_000_000)).done.then(() => { throw Object.assign(new Error('ended'), { code: 'FINE' }) }), { code: 'FINE' }, 'unread input does no harm')
-  const hung = run('setInterval(() => {}, 1000)')
+  t.equal((await run(`head -c ${OUTPUT_BYTES_MAX} /dev/zero`).done).length, OUTPUT_BYTES_MAX)
+  await t.rejects(run(`head -c ${OUTPUT_BYTES_MAX + 1} /dev/zero`).done, { code: 'SPEECH_FAILED', message: /more than/ })
+  t.equal((await run('exec true', 'x'.repeat(1_000_000)).done).length, 0, 'unread input does no harm')
+  const hung = run('exec sleep 1000')
   clock.turn(1000)
   await t.rejects(hung.done, { code: 'SPEECH_FAILED', message: /1000 ms/ })
-  const stopped = run('setInterval(() => {}, 1000)')
+  const pidFile = join(t.testdir(), 'pid')
+  const left = run(`sleep 1000 & echo $! > '${pidFile}.part'; mv '${pidFile}.part' '${pidFile}'`)
+  while (!existsSync(pidFile)) await new Promise(resolve => setTimeout(resolve, 5))
+  clock.turn(1000)
+  await t.rejects(left.done, { code: 'SPEECH_FAILED', message: /1000 ms/ }, 'a child of the program that keeps the pipe open')
+  process.kill(Number(readFileSync(pidFile, 'utf8')), 'SIGKILL')
+  const stopped = run('exec sleep 1000')
   stopped.stop()
   await t.rejects(stopped.done, { code: 'SPEECH_FAILED', message: /stopped/ })
   t.equal(clock.timers(), 0)
 })
 
-t.test('the first player that plays silence is taken; none is no player', async t => {
+t.test('the first player that plays silence is taken; none is no player', { skip: noShell }, async t => {
   const folder = t.testdir()
-  const keep = "const fs = require('fs'); fs.appendFileSync(" + JSON.stringify(join(folder, 'played')) + ', '
-  const good = node(`${keep} fs.readFileSync(process.argv[1]).length + " ")`)
+  const played = join(folder, 'played')
   const missing: PlayCommand = { command: 'no-such-player-here', args: [], takes: 'path' }
-  t.equal(await findPlayer([missing, node('process.exit(1)')], folder, REAL_CLOCK), undefined)
+  t.equal(await findPlayer([missing, player('exit 1')], folder, REAL_CLOCK), undefined)
   t.equal(await findPlayer([], folder, REAL_CLOCK), undefined)
-  const player = await findPlayer([missing, node('process.exit(1)'), good], folder, REAL_CLOCK)
+  const byPath = await findPlayer([missing, player('exit 1'), player(`wc -c < "$1" >> '${played}'`)], folder, REAL_CLOCK)
   const wav = join(folder, 'sound.wav')
   writeFileSync(wav, encodeWav({ rate: 8000, samples: new Int16Array(100) }))
-  await player?.play(wav, 12)
-  t.equal(readFileSync(join(folder, 'played'), 'utf8'), '844 244 ', 'silence, then the sound')
-  const stdin = await findPlayer([node(`${keep} fs.readFileSync(0).length + " ")`, 'stdin')], folder, REAL_CLOCK)
-  await stdin?.play(wav, 12)
-  t.equal(readFileSync(join(folder, 'played'), 'utf8'), '844 244 844 244 ', 'a player that reads stdin')
-  await t.rejects(findPlayer([good], join(folder, 'nowhere'), REAL_CLOCK), { code: 'SPEECH_FAILED', message: /free space/ })
+  await byPath?.play(wav, 12)
+  t.match(readFileSync(played, 'utf8'), /^\s*844\s+244\s+$/, 'silence, then the sound')
+  const byStdin = await findPlayer([player(`wc -c >> '${played}'`, 'stdin')], folder, REAL_CLOCK)
+  await byStdin?.play(wav, 12)
+  t.match(readFileSync(played, 'utf8'), /^\s*844\s+244\s+844\s+244\s+$/, 'a player that reads stdin')
+  await t.rejects(findPlayer([player('exit 0')], join(folder, 'nowhere'), REAL_CLOCK), { code: 'SPEECH_FAILED', message: /free space/ })
   for (const commands of Object.values(PLAY_COMMANDS)) t.ok(commands.length > 0)
 })
 
-t.test('a player that hangs is killed, and closing cuts a playing one off', async t => {
+t.test('a player that hangs is killed, and closing cuts a playing one off', { skip: noShell }, async t => {
   const folder = t.testdir()
   const clock = handClock()
   const wav = join(folder, 'sound.wav')
   writeFileSync(wav, 'x')
-  const slow = node("if (!process.argv[1].endsWith('silence.wav')) setInterval(() => {}, 1000)")
-  const player = await findPlayer([slow], folder, clock)
-  const hung = player!.play(wav, 1000)
+  const slow = await findPlayer([player('case "$1" in *silence.wav) exit 0 ;; *) exec sleep 1000 ;; esac')], folder, clock)
+  const hung = slow!.play(wav, 1000)
   clock.turn(1000 + PLAY_GRACE_MS)
   await t.rejects(hung, { code: 'SPEECH_FAILED', message: /check the sound device/ })
-  const cut = player!.play(wav, 1000)
-  player!.stop()
+  const cut = slow!.play(wav, 1000)
+  slow!.stop()
   await t.rejects(cut, { code: 'SPEECH_FAILED' })
 })
 
 t.test('without any engine the error names the remedy', async t => {
-  const deps = { clock: handClock(), log: SILENT_LOG }
+  const deps = { clock: handClock(), log: SILENT_LOG, wavDir: t.testdir() }
   await t.rejects(findEngine('flite', { hasPackage: () => false, hasCommand: async () => false }, deps), { code: 'SPEECH_FAILED', message: /npm install .*espeak-ng, or choose the speaker print/ })
   const engine = await findEngine('flite', { hasPackage: () => false, hasCommand: async () => true }, deps)
   t.equal(engine.name, 'espeak-ng')
   engine.close()
 })
 
-t.test('the espeak-ng command gets text on stdin, and its false header is put right', { skip: process.platform === 'win32' ? 'needs a shell script' : false }, async t => {
+t.test('the espeak-ng command gets text on stdin, and its false header is put right', { skip: noShell }, async t => {
   const folder = t.testdir()
   const stream = encodeWav({ rate: 22_050, samples: Int16Array.from([5, 6, 7]) })
   stream.writeUInt32LE(0x7FFFF000, 40)
@@ -288,9 +294,10 @@ async function soundIsRight (t: Judge, speaker: Speaker, language: Language, rat
 
 t.test('a real host is replaced when it is killed or frozen', { skip }, async t => {
   const clock = handClock()
+  const folder = t.testdir()
   const hosts: ReturnType<typeof startHostProcess>[] = []
   const startHost = (events: HostEvents) => {
-    const host = startHostProcess(events)
+    const host = startHostProcess(folder, events)
     hosts.push(host)
     return host
   }
