@@ -81,10 +81,15 @@ function addLookCommands (program: Command, { client, output, interrupted }: Con
     await client().stream('/tail', event => {
       if (event['kind'] === 'alive') return
       if (output().json) output().one(event)
-      else output().line(Object.entries(event).filter(([, value]) => value !== null).map(([key, value]) => key === 'at' ? new Date(Number(value)).toISOString().slice(11, 23) : `${key}=${String(value)}`).join(' '))
+      else output().line(eventLine(event))
     }, interrupted())
   })
   program.command('status').description('what runs, how much waits, who is connected').action(async () => { output().one(await client().call('GET', '/status')) })
+}
+
+function eventLine (event: Row): string {
+  const word = (key: string, value: unknown): string => key === 'at' ? new Date(Number(value)).toISOString().slice(11, 23) : `${key}=${String(value)}`
+  return Object.entries(event).filter(([, value]) => value !== null).map(([key, value]) => word(key, value)).join(' ')
 }
 
 async function printHistory (client: Client, output: Output, options: Row): Promise<void> {
