@@ -2,11 +2,13 @@
 // better. Both are optional packages. Without the eSpeak package its Debian command serves; without either there is no voice.
 import { createRequire } from 'node:module'
 import { LANGUAGE_CODES, type Language, type Log } from '../protocol/index.js'
+import type { Clock } from './clock.js'
 import { runCommand } from './speaker-command.js'
 import { type Engine, openHostEngine, SYNTH_TIMEOUT_MS, startHostProcess } from './speaker-engine.js'
+import type { HostAsk } from './speaker-host.js'
 import { findPlayer, PLAY_COMMANDS } from './speaker-player.js'
 import { CACHE_LIMITS, openSoundFolder, openWaveSpeaker } from './speaker-wave.js'
-import { type Speaker, type SpeakerClock, speechFailed } from './speaker.js'
+import { type Speaker, speechFailed } from './speaker.js'
 import { parseWav } from './wav.js'
 
 const ESPEAK_PACKAGE = '@echogarden/espeak-ng-emscripten'
@@ -31,10 +33,10 @@ export type EspeakSettings = {
 }
 
 /** Speaks through the best engine and player of this machine. Throws SPEECH_FAILED when there is no engine: what to install is in the message. */
-export async function openEspeakSpeaker (settings: EspeakSettings, { clock, log }: { clock: SpeakerClock, log: Log }): Promise<Speaker> {
+export async function openEspeakSpeaker (settings: EspeakSettings, { clock, log }: { clock: Clock, log: Log }): Promise<Speaker> {
   const { wavDir, pace } = settings
   openSoundFolder(wavDir)
-  const engine = await findEngine(settings.englishVoice, foundHere(clock), { clock, log })
+  const engine = await findEngine(settings.englishVoice, foundHere(clock), { clock, log, wavDir })
   try {
     const player = settings.play ? await findPlayer(PLAY_COMMANDS[process.platform] ?? [], wavDir, clock) : undefined
     return openWaveSpeaker({ engine, player, wavDir, clock, pace, cacheLimits: CACHE_LIMITS })
@@ -45,7 +47,7 @@ export async function openEspeakSpeaker (settings: EspeakSettings, { clock, log 
 }
 
 /** The engines that were found, behind one. Throws SPEECH_FAILED when none can speak the languages of India. */
-export async function findEngine (englishVoice: 'flite' | 'espeak', found: Found, { clock, log }: { clock: SpeakerClock, log: Log }): Promise<Engine> {
+export async function findEngine (englishVoice: 'flite' | 'espeak', found: Found, { clock, log, wavDir }: { clock: Clock, log: Log, wavDir: string }): Promise<Engine> {
   const hasEspeak = found.hasPackage(ESPEAK_PACKAGE)
   const hasFlite = englishVoice === 'flite' && found.hasPackage(FLITE_PACKAGE)
   if (!hasEspeak && !await found.hasCommand(ESPEAK_COMMAND)) {
@@ -55,8 +57,8 @@ export async function findEngine (englishVoice: 'flite' | 'espeak', found: Found
   const command = openCommandEngine(clock)
   const host = hasEspeak || hasFlite
     ? openHostEngine({
-      startHost: startHostProcess,
-      voiceOf: language => hasFlite && language === 'ENGLISH' ? { engine: 'flite', voice: FLITE_VOICE } : { engine: 'espeak', voice: LANGUAGE_CODES[language] },
+      startHost: events => startHostProcess(wavDir, events),
+      voiceOf: language => voiceOf(language, hasFlite),
       warm: hasEspeak ? ['ENGLISH', 'HINDI'] : ['ENGLISH'],
       clock,
       log
@@ -72,8 +74,13 @@ export async function findEngine (englishVoice: 'flite' | 'espeak', found: Found
   }
 }
 
+/** Which engine of the host speaks a language, and by which voice. */
+export function voiceOf (language: Language, hasFlite: boolean): Pick<HostAsk, 'engine' | 'voice'> {
+  return hasFlite && language === 'ENGLISH' ? { engine: 'flite', voice: FLITE_VOICE } : { engine: 'espeak', voice: LANGUAGE_CODES[language] }
+}
+
 /** Debian's espeak-ng, one process a phrase. Its --stdout header has a false size, which parseWav corrects. */
-export function openCommandEngine (clock: SpeakerClock): Engine {
+export function openCommandEngine (clock: Clock): Engine {
   let stop = (): void => {}
   return {
     name: ESPEAK_COMMAND,
@@ -86,7 +93,7 @@ export function openCommandEngine (clock: SpeakerClock): Engine {
   }
 }
 
-function foundHere (clock: SpeakerClock): Found {
+function foundHere (clock: Clock): Found {
   const find = createRequire(import.meta.url)
   return {
     hasPackage: name => {

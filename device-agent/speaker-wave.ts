@@ -6,9 +6,10 @@ import { mkdirSync } from 'node:fs'
 import { rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { LRUCache } from 'lru-cache'
+import type { Clock } from './clock.js'
 import type { Engine } from './speaker-engine.js'
 import type { Player } from './speaker-player.js'
-import { checkUtterance, FOLDER_REMEDY, type Speaker, type SpeakerClock, speechFailed, type Utterance } from './speaker.js'
+import { checkUtterance, FOLDER_REMEDY, type Speaker, speechFailed, type Utterance } from './speaker.js'
 import { audioMsOf, encodeWav, type Pcm, scaleVolume } from './wav.js'
 
 /** Kept phrases: a hundred or so of two seconds. */
@@ -21,7 +22,7 @@ export type WaveSpeakerDeps = {
   /** Undefined: no sound device; the file is all there is. */
   player: Player | undefined
   wavDir: string
-  clock: SpeakerClock
+  clock: Clock
   /** Without a player, wait as long as the sound would last. */
   pace: boolean
   cacheLimits: { phrasesMax: number, bytesMax: number }
@@ -34,7 +35,7 @@ export function openWaveSpeaker ({ engine, player, wavDir, clock, pace, cacheLim
   })
   let isClosed = false
   let stopWaiting = (): void => {}
-  let fileNumber = 0
+  const writeSound = soundWriter(wavDir)
 
   const soundOf = async ({ text, language }: Utterance): Promise<Pcm> => {
     const key = `${language}\n${text}`
@@ -43,17 +44,6 @@ export function openWaveSpeaker ({ engine, player, wavDir, clock, pace, cacheLim
     const pcm = await engine.synthesize(text, language)
     phrases.set(key, pcm)
     return pcm
-  }
-  const writeSound = async (pcm: Pcm): Promise<string> => {
-    const path = join(wavDir, `sound-${String(fileNumber).padStart(2, '0')}.wav`)
-    fileNumber = (fileNumber + 1) % WAV_FILES
-    try {
-      await writeFile(`${path}.part`, encodeWav(pcm))
-      await rename(`${path}.part`, path)
-    } catch (cause) {
-      throw speechFailed(FOLDER_REMEDY, cause)
-    }
-    return path
   }
   const waitFor = (ms: number): Promise<void> => new Promise(resolve => {
     const cancel = clock.after(ms, resolve)
@@ -89,6 +79,22 @@ export function openWaveSpeaker ({ engine, player, wavDir, clock, pace, cacheLim
       stopWaiting()
       phrases.clear()
     }
+  }
+}
+
+/** Writes sounds into a ring of WAV_FILES files; each appears whole or not at all. */
+function soundWriter (wavDir: string): (pcm: Pcm) => Promise<string> {
+  let fileNumber = 0
+  return async pcm => {
+    const path = join(wavDir, `sound-${String(fileNumber).padStart(2, '0')}.wav`)
+    fileNumber = (fileNumber + 1) % WAV_FILES
+    try {
+      await writeFile(`${path}.part`, encodeWav(pcm))
+      await rename(`${path}.part`, path)
+    } catch (cause) {
+      throw speechFailed(FOLDER_REMEDY, cause)
+    }
+    return path
   }
 }
 

@@ -10,7 +10,8 @@ export type Utterance = { text: string, clips: readonly string[], language: Lang
 
 /**
  * How a sound went. `audioMs`: length of the sound, 0 where none was made. `soundAfterMs`: from the call of `say` to the start of the
- * sound. `wav`: file that holds exactly what was played, null for speakers that have none; it is overwritten after WAV_FILES more.
+ * sound, 0 where it cannot be known. `wav`: the file that holds exactly what was played, null for speakers that have none; it is
+ * overwritten WAV_FILES sounds later.
  */
 export type SoundMade = { audioMs: number, soundAfterMs: number, wav: string | null }
 
@@ -20,9 +21,6 @@ export type SoundMade = { audioMs: number, soundAfterMs: number, wav: string | n
  * After `close` it throws SPEECH_FAILED; a sound in progress is cut off.
  */
 export type Speaker = { name: string, say: (utterance: Utterance) => Promise<SoundMade>, close: () => Promise<void> }
-
-/** Time as the agent's clock gives it: `after` runs `work` once, later, unless the returned function is called before. */
-export type SpeakerClock = { nowMs: () => number, after: (delayMs: number, work: () => void) => () => void }
 
 /** Longer than any sentence of any language; wording's own tests hold it to 400. */
 export const UTTERANCE_CHARS_MAX = 500

@@ -1,4 +1,4 @@
-// WAV files of one kind: PCM, 16 bits, one channel, little-endian.
+// WAV files of one kind: PCM, 16 bits, one channel, little-endian, as are all machines that this agent runs on.
 //
 //   0  "RIFF"  u32 bytes after this field  "WAVE"
 //   12 "fmt "  u32 16   u16 1 = PCM   u16 channels   u32 rate   u32 bytes a second   u16 bytes a frame   u16 bits
@@ -27,7 +27,7 @@ export function encodeWav ({ rate, samples }: Pcm): Buffer {
   bytes.writeUInt16LE(16, 34)
   bytes.write('data', 36, 'latin1')
   bytes.writeUInt32LE(samples.length * 2, 40)
-  for (let i = 0; i < samples.length; i++) bytes.writeInt16LE(samples[i] ?? 0, HEADER_BYTES + i * 2)
+  bytes.set(new Uint8Array(samples.buffer, samples.byteOffset, samples.byteLength), HEADER_BYTES)
   return bytes
 }
 
@@ -58,8 +58,8 @@ export function scaleVolume (pcm: Pcm, volume: number): Pcm {
 
 /** 16-bit little-endian samples in bytes of any alignment; an odd last byte is left out. */
 export function samplesOf (bytes: Uint8Array): Int16Array {
-  const view = new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength)
-  return Int16Array.from({ length: bytes.byteLength >> 1 }, (_, i) => view.getInt16(i * 2, true))
+  const copy = Uint8Array.from(bytes.subarray(0, bytes.byteLength & ~1))
+  return new Int16Array(copy.buffer)
 }
 
 function rateOf (format: Buffer): number {

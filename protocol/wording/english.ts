@@ -10,9 +10,7 @@ const COUNTING = [...ONES, ...TENS.flatMap(ten => [ten, ...ONES.slice(1, 10).map
 
 const number = (n: number): Spoken => numberFromGroups(n, sideBySide)
 
-function paiseClips (paise: number): Spoken {
-  return paise === 0 ? [] : [...number(paise), paise === 1 ? 'paisa' : 'paise']
-}
+const paiseClips = (paise: number): Spoken => [...number(paise), paise === 1 ? 'paisa' : 'paise']
 
 /** "nineteen rupees and fifty paise". */
 function amount ({ rupees, paise }: Money): Spoken {

@@ -327,7 +327,9 @@ t.test('telemetry goes out at the hello and from time to time; a low battery is 
   for (let n = 0; n < 2; n++) await bench.endSound()
   const telemetry = () => bench.link.sent.filter(sent => sent.name === 'telemetry')
   t.match(telemetry(), [{ qos: 0, message: { battery: BATTERY_LOW_PERCENT + 1, charging: false, volume: 80, uptimeS: 0, freeBytes: 1_000_000, network: 'mqtt', resetReason: 'start' } }])
-  const rows: [number, boolean, boolean][] = [[15, false, true], [14, false, false], [20, false, false], [15, false, false], [15, true, false], [15, false, true], [21, false, false], [10, false, true]]
+  const rows: [number, boolean, boolean][] = [
+    [15, false, true], [14, false, false], [20, false, false], [15, false, false], [15, true, false], [15, false, true], [21, false, false], [10, false, true]
+  ]
   for (const [battery, charging, told] of rows) {
     power = { battery, charging }
     const before = bench.texts().length

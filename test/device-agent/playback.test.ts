@@ -54,7 +54,8 @@ const acks = (effects: readonly Effect[]): Ack[] => effects.flatMap(effect => ef
 const finals = (effects: readonly Effect[]): Ack[] => effects.flatMap(effect => effect.kind === 'final' ? [effect.ack] : [])
 const results = (effects: readonly Effect[]): string[] => finals(effects).map(ack => `${Number(`0x${ack.id}`)} ${ack.result}`)
 const sounds = (effects: readonly Effect[]): Sound[] => effects.flatMap(effect => effect.kind === 'speak' ? [effect.sound] : [])
-const said = (effects: readonly Effect[]): string[] => sounds(effects).map(({ phrase }) => phrase.prompt ?? `${phrase.kind} ${phrase.amountMinor}${phrase.count === undefined ? '' : ` x${phrase.count}`}`)
+const said = (effects: readonly Effect[]): string[] => sounds(effects).map(({ phrase: { prompt, kind, amountMinor, count } }) =>
+  prompt ?? `${kind} ${amountMinor}${count === undefined ? '' : ` x${count}`}`)
 
 t.test('a payment is received at once, spoken, and acknowledged with measured times', async t => {
   const table = openTable({ clockOffsetMs: 5000 })
