@@ -77,7 +77,11 @@ export function checkCommand (name: string, args: CommandArgs): CommandName {
   return known
 }
 
-type Open = { tid: string, name: CommandName, sentAt: number, deadlineMs: number, resolve: (outcome: CommandOutcome) => void, reject: (error: SoundboxError) => void }
+type Open = {
+  tid: string, name: CommandName, sentAt: number, deadlineMs: number
+  resolve: (outcome: CommandOutcome) => void
+  reject: (error: SoundboxError) => void
+}
 
 /** The commands that wait for their answer. */
 export function openCommands (deps: CommandDeps): Commands {
@@ -89,12 +93,15 @@ export function openCommands (deps: CommandDeps): Commands {
       if (!whole(1, COMMAND_TIMEOUT_MS_MAX)(timeoutMs)) invalid(`timeoutMs must be 1 to ${COMMAND_TIMEOUT_MS_MAX}`)
       if (!isOnline(tid)) throw new SoundboxError('DEVICE_OFFLINE', `soundbox ${tid} is not connected`)
       if (open.size >= COMMANDS_MAX) throw new SoundboxError('OVERLOADED', `${COMMANDS_MAX} commands wait for their answer already`)
-      if ([...open.values()].filter(command => command.tid === tid).length >= COMMANDS_PER_DEVICE_MAX) throw new SoundboxError('OVERLOADED', `${COMMANDS_PER_DEVICE_MAX} commands wait for soundbox ${tid} already`)
+      const mine = [...open.values()].filter(command => command.tid === tid).length
+      if (mine >= COMMANDS_PER_DEVICE_MAX) throw new SoundboxError('OVERLOADED', `${mine} commands wait for soundbox ${tid} already`)
       const id = deps.newId()
       const sentAt = nowMs()
       const command: Command = { id, name, args, expiresAt: sentAt + timeoutMs }
       // Open before it is sent: the answer may come before the publish resolves.
-      const answer = new Promise<CommandOutcome>((resolve, reject) => open.set(id, { tid, name, sentAt, deadlineMs: command.expiresAt, resolve, reject }))
+      const answer = new Promise<CommandOutcome>((resolve, reject) => {
+        open.set(id, { tid, name, sentAt, deadlineMs: command.expiresAt, resolve, reject })
+      })
       answer.catch(() => {}) // Also when the publish fails first and nobody waits for it.
       try {
         await deps.publish(formatTopic(tid, 'command'), encodeMessage(command))

@@ -83,25 +83,42 @@ export function rowsOfNote ({ wentAt, takeovers, latest }: Note): readonly Devic
   return [...gone, ...pushedOut, takeovers > 0 ? { ...latest, takeover: true } : latest]
 }
 
-/** Loads what is known. With a broker of our own nobody is online yet, whatever a crash left in the store. */
+/** Loads what is known. With a broker of our own nobody is online yet, whatever a crash left in the store. Rejects with STORE_FAILED. */
 export async function openPresence (deps: PresenceDeps): Promise<PresenceBook> {
-  const { store, log, nowMs } = deps
+  const { store, nowMs } = deps
   const book = new Map<string, Presence>()
+  const notes = openNotes(deps)
+  const note = (tid: string, event: PresenceEvent): void => {
+    if (!deps.isKnown(tid)) return
+    const now = nowMs()
+    const next = stepPresence(book.get(tid) ?? newPresence(tid, now), event, now)
+    book.set(tid, next)
+    notes.add(next, event, now)
+  }
+  for (const state of await store.deviceStates()) {
+    const { tid, online, at, onlineSince, takeovers, hello, reported, telemetry } = state
+    const objects = Object.fromEntries(Object.entries({ hello, reported, telemetry }).filter(([, value]) => value !== undefined))
+    book.set(tid, { tid, online, sinceMs: online ? onlineSince : at, seenAt: at, address: null, reason: null, takeovers, ...objects })
+    if (online && !deps.staysOnline) note(tid, { kind: 'disconnected', reason: 'the gateway was restarted' })
+  }
+  return {
+    note,
+    find: tid => book.get(tid),
+    isOnline: tid => book.get(tid)?.online === true,
+    all: () => [...book.values()],
+    onlineCount: () => [...book.values()].filter(({ online }) => online).length,
+    flush: notes.flush
+  }
+}
+
+/** What waits to be written, one note a device. */
+function openNotes ({ store, log }: PresenceDeps): { add: (presence: Presence, event: PresenceEvent, nowMs: number) => void, flush: () => Promise<void> } {
   let notes = new Map<string, Note>()
   let writing: Promise<void> = Promise.resolve()
   let next: Promise<void> | undefined
   let isRefused = false
   let dropped = 0
 
-  const note = (tid: string, event: PresenceEvent): void => {
-    if (!deps.isKnown(tid)) return
-    const now = nowMs()
-    const next = stepPresence(book.get(tid) ?? newPresence(tid, now), event, now)
-    book.set(tid, next)
-    const waiting = notes.get(tid)
-    if (waiting !== undefined || notes.size < NOTES_MAX) notes.set(tid, stepNote(waiting, next, event, now))
-    else dropped++
-  }
   const write = async (): Promise<void> => {
     const taken = [...notes]
     notes = new Map()
@@ -123,18 +140,12 @@ export async function openPresence (deps: PresenceDeps): Promise<PresenceBook> {
     isRefused = false
     dropped = 0
   }
-  for (const state of await store.deviceStates()) {
-    const { tid, online, at, onlineSince, takeovers, hello, reported, telemetry } = state
-    const objects = Object.fromEntries(Object.entries({ hello, reported, telemetry }).filter(([, value]) => value !== undefined))
-    book.set(tid, { tid, online, sinceMs: online ? onlineSince : at, seenAt: at, address: null, reason: null, takeovers, ...objects })
-    if (online && !deps.staysOnline) note(tid, { kind: 'disconnected', reason: 'the gateway was restarted' })
-  }
   return {
-    note,
-    find: tid => book.get(tid),
-    isOnline: tid => book.get(tid)?.online === true,
-    all: () => [...book.values()],
-    onlineCount: () => [...book.values()].filter(({ online }) => online).length,
+    add (presence, event, nowMs) {
+      const waiting = notes.get(presence.tid)
+      if (waiting !== undefined || notes.size < NOTES_MAX) notes.set(presence.tid, stepNote(waiting, presence, event, nowMs))
+      else dropped++
+    },
     flush () {
       // One write runs, one more waits: a slow store does not collect a write a second.
       if (next !== undefined) return next

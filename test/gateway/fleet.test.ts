@@ -166,7 +166,8 @@ t.test('presence: whatever the order of events and refusals, the rows end as mem
   }
 })
 
-const DEVICE: DesiredSource = { tid: 'SB0001', language: 'HINDI', volume: 70, minVolume: 20, quietHours: { startMinute: 1320, endMinute: 360, utcOffsetMinutes: 330 }, display: null, desiredVersion: 4 }
+const QUIET_HOURS = { startMinute: 1320, endMinute: 360, utcOffsetMinutes: 330 }
+const DEVICE: DesiredSource = { tid: 'SB0001', language: 'HINDI', volume: 70, minVolume: 20, quietHours: QUIET_HOURS, display: null, desiredVersion: 4 }
 
 t.test('desired: the wire form says all that the operator set, and the time', async t => {
   t.same(desiredOf(DEVICE, 99), { version: 4, time: 99, volume: 70, minVolume: 20, language: 'HINDI', quietHours: DEVICE.quietHours })
