@@ -58,7 +58,8 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   await drainFallback({ store, fallback, log })
   parts.broker = opened(await openBroker(config, deviceEvents({ directory, heart, log, nowMs }), log, nowMs))
   await heart.resume()
-  const jobs = opened(startJobs(houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: config, nowMs, log }), { store, schedule: scheduleCron, nowMs, log }))
+  const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: config, nowMs, log })
+  const jobs = opened(startJobs(table, { store, schedule: scheduleCron, nowMs, log }))
   metrics.addGauges([
     { name: 'soundbox_devices_connected', help: 'soundboxes connected', read: () => broker().stats().connected },
     { name: 'soundbox_pump_waiting', help: 'announcements that wait in memory', read: () => heart.depth().waiting },

@@ -31,7 +31,9 @@ function addBankCommands (program: Command, { client, output }: Context): void {
   })
   bank.command('rotate-key').description('new credentials; the old ones stay live for the overlap').argument('<id>')
     .option('--overlap <seconds>', 'how long the old keys stay live', '86400')
-    .action(async (id: string, options: Row) => { output().one(await client().call('POST', `/banks/${encodeURIComponent(id)}/rotate-key`, { overlapSeconds: wholeNumber(options['overlap'], '--overlap') })) })
+    .action(async (id: string, options: Row) => {
+      output().one(await client().call('POST', `/banks/${encodeURIComponent(id)}/rotate-key`, { overlapSeconds: wholeNumber(options['overlap'], '--overlap') }))
+    })
   for (const action of ['disable', 'enable']) {
     bank.command(action).description(`${action} a bank`).argument('<id>').action(async (id: string) => { output().one(await client().call('POST', `/banks/${encodeURIComponent(id)}/${action}`)) })
   }
@@ -79,10 +81,15 @@ function addLookCommands (program: Command, { client, output, interrupted }: Con
     await client().stream('/tail', event => {
       if (event['kind'] === 'alive') return
       if (output().json) output().one(event)
-      else output().line(Object.entries(event).filter(([, value]) => value !== null).map(([key, value]) => key === 'at' ? new Date(Number(value)).toISOString().slice(11, 23) : `${key}=${String(value)}`).join(' '))
+      else output().line(eventLine(event))
     }, interrupted())
   })
   program.command('status').description('what runs, how much waits, who is connected').action(async () => { output().one(await client().call('GET', '/status')) })
+}
+
+function eventLine (event: Row): string {
+  const word = (key: string, value: unknown): string => key === 'at' ? new Date(Number(value)).toISOString().slice(11, 23) : `${key}=${String(value)}`
+  return Object.entries(event).filter(([, value]) => value !== null).map(([key, value]) => word(key, value)).join(' ')
 }
 
 async function printHistory (client: Client, output: Output, options: Row): Promise<void> {

@@ -27,8 +27,12 @@ const Settings = {
   minVolume: Type.Optional(Type.Integer({ minimum: 0, maximum: 100 })),
   quietHours: Type.Optional(QuietHours)
 }
-const DeviceBody = Type.Object({ tid: Text('serial number', 32), type: Text('device type, as QS1', 32), ...Settings }, { additionalProperties: false, examples: [{ tid: '123456787654', type: 'QS1', language: 'HINDI' }] })
-const DeviceChange = Type.Object({ ...Settings, display: Type.Optional(Type.Union([Type.Null(), Type.String({ maxLength: 512 })])) }, { additionalProperties: false, examples: [{ volume: 70, language: 'HINDI' }] })
+const DeviceBody = Type.Object({
+  tid: Text('serial number', 32), type: Text('device type, as QS1', 32), ...Settings
+}, { additionalProperties: false, examples: [{ tid: '123456787654', type: 'QS1', language: 'HINDI' }] })
+const DeviceChange = Type.Object({
+  ...Settings, display: Type.Optional(Type.Union([Type.Null(), Type.String({ maxLength: 512 })]))
+}, { additionalProperties: false, examples: [{ volume: 70, language: 'HINDI' }] })
 const MapBody = Type.Object({
   bank: Text('bank id', 32), merchant: Type.String({ maxLength: 128, description: 'VPA or mid; empty for a bank without database' }), tid: Text('serial number', 32)
 }, { additionalProperties: false, examples: [{ bank: 'pnb', merchant: 'test@isu', tid: '123456787654' }] })

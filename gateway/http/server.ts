@@ -54,7 +54,7 @@ export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
   }) as unknown as FastifyInstance
   app.setErrorHandler((error, request, reply) => sendProblem(deps.log, error, request, reply))
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'NOT_FOUND', message: 'there is no such path; /docs lists them' }))
-  await registerCommon(app, deps)
+  await registerBasics(app, deps)
   await app.register(async scope => { await triggerRoutes(scope, deps.trigger) })
   await app.register(async scope => {
     scope.addHook('onRequest', async request => { requireOperator(request, deps.operatorToken, trusted) })
@@ -66,7 +66,7 @@ export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
   return await listen(app, deps, trusted)
 }
 
-async function registerCommon (app: FastifyInstance, deps: HttpDeps): Promise<void> {
+async function registerBasics (app: FastifyInstance, deps: HttpDeps): Promise<void> {
   await app.register(underPressure, {
     maxEventLoopDelay: LOOP_DELAY_MS_MAX, exposeStatusRoute: false,
     pressureHandler (request) {
