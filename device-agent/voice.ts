@@ -89,10 +89,10 @@ export function openVoice (deps: VoiceDeps, events: VoiceEvents): Voice {
 
 /** Words, journal, sound, in this order: what is not on disk does not sound. The event that tells how it ended. */
 async function makeSound ({ clock, journal, speaker, policy, log }: VoiceDeps, events: VoiceEvents, sound: Sound): Promise<PlaybackEvent> {
-  const { token, members, phrase, repeat, volume, receivedAt, issuedAt } = sound
+  const { token, members, phrase, repeat, isOnline, volume, receivedAt, issuedAt } = sound
   const ids = members.map(member => member.id)
   try {
-    const { text, clips, language } = wordAnnouncement(phrase, { repeat })
+    const { text, clips, language } = wordAnnouncement(phrase, { repeat, isOnline })
     if (members.length > 0) await journal.start(members.map(member => member.phrase.kind === 'payment' ? { id: member.id, payment: member.phrase } : { id: member.id }))
     const calledAt = clock.nowMs()
     const { audioMs, soundAfterMs, wav } = await speaker.say({ text, clips, language, volume })

@@ -121,8 +121,8 @@ async function waitForBoxes (client: Client, running: readonly Running[]): Promi
   for (let waited = 0; waited < START_TIMEOUT_MS; waited += 50) {
     const gone = running.find(part => part.child.exitCode !== null)
     if (gone !== undefined) throw new SoundboxError('DEVICE_OFFLINE', `${gone.name} did not start; its own words are above`)
-    const { broker } = await client.call('GET', '/status') as { broker: { connected: number } }
-    if (broker.connected >= BOXES.length) return
+    const { devices } = await client.call('GET', '/devices') as { devices: { tid: string, presence: string, hello: object | null }[] }
+    if (BOXES.every(box => devices.some(device => device.tid === box.tid && device.presence === 'online' && device.hello !== null))) return
     await sleep(50)
   }
   throw new SoundboxError('DEVICE_OFFLINE', 'the soundboxes did not connect in time')

@@ -21,6 +21,8 @@ export const CONNECTION_TIMEOUT_MS = 65_000
 export const KEEP_ALIVE_TIMEOUT_MS = 60_000
 /** An event loop this late cannot keep the promise of a quick answer: 503 until it recovers. */
 export const LOOP_DELAY_MS_MAX = 1000
+/** A stop waits so long for requests under way. */
+export const STOP_TIMEOUT_MS = 10_000
 const TRACE_ID = /^[\w-]{8,64}$/
 
 export type HttpDeps = {
@@ -95,13 +97,23 @@ async function listen (app: FastifyInstance, deps: HttpDeps, trusted: WeakSet<So
   return {
     port: (app.server.address() as AddressInfo).port,
     async close () {
-      if (local !== undefined) {
-        local.closeAllConnections()
-        await new Promise(resolve => local.close(resolve))
-      }
+      const localClosed = local === undefined ? undefined : closeServer(local)
+      const force = setTimeout(() => {
+        local?.closeAllConnections()
+        app.server.closeAllConnections()
+      }, STOP_TIMEOUT_MS)
       await app.close()
+      await localClosed
+      clearTimeout(force)
     }
   }
+}
+
+function closeServer (server: Server): Promise<void> {
+  return new Promise(resolve => {
+    server.close(() => { resolve() })
+    server.closeIdleConnections()
+  })
 }
 
 async function listenLocally (app: FastifyInstance, path: string, trusted: WeakSet<Socket>): Promise<Server> {

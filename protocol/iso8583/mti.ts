@@ -1,5 +1,5 @@
 // The four digits of a message type indicator: version, class, function, origin (ISO 8583:1987, :1993 and :2003, annex on MTI).
-import { charClass, Iso8583Error, kindOf } from './failure.js'
+import { Iso8583Error } from './failure.js'
 
 const VERSIONS: Record<string, MtiVersion> = { 0: '1987', 1: '1993', 2: '2003', 8: 'national', 9: 'private' }
 const CLASSES = [
@@ -37,6 +37,5 @@ export function isMtiRequest (mti: string): boolean {
  */
 export function answerMti (mti: string): string {
   if (isMtiRequest(mti)) return `${mti.slice(0, 2)}${Number(mti.charAt(2)) + 1}${Number(mti.charAt(3)) & ~1}`
-  const found = typeof mti !== 'string' ? kindOf(mti) : /^\d*$/.test(mti) ? 'other digits' : charClass(mti.search(/\D/) < 0 ? undefined : mti.charCodeAt(mti.search(/\D/)))
-  throw new Iso8583Error('ISO_PACK_INVALID', { reason: 'mti', path: 'mti', expected: 'the MTI of a request', found })
+  throw new Iso8583Error('ISO_PACK_INVALID', { reason: 'mti', path: 'mti', expected: 'the MTI of a request', found: parseMti(mti) === undefined ? 'no known MTI' : 'the MTI of an answer' })
 }

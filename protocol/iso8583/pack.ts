@@ -1,11 +1,11 @@
 // Message -> bytes. The body is written into ONE shared buffer behind room for the longest head; then MTI and bitmaps are put right in
 // front of it, for only then it is known whether a second bitmap is there. Values are checked by the same tables that write them.
-import { ALLOWED_WORDS, NIBBLE_OF_ANY_HEX, NIBBLE_OF_HEX } from './tables.js'
 import { charClass, Iso8583Error, type IsoFailure, type IsoReason, kindOf } from './failure.js'
 import type { MacHook } from './mac.js'
 import { EASE, easeOf, type IsoOptions } from './options.js'
 import { checkParts, fieldsWithParts } from './parts.js'
 import { BYTES, CHARS, FIELD_NUMBER_MAX, type FieldPlan, type Message, MESSAGE_BYTES_MAX, PACKED, type Spec, TERTIARY_FIELD } from './plan.js'
+import { ALLOWED_WORDS, NIBBLE_OF_ANY_HEX, NIBBLE_OF_HEX } from './tables.js'
 
 const HEAD_BYTES_MAX = 4 + 32
 const HEX_CODES = Buffer.from('0123456789ABCDEF')

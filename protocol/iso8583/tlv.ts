@@ -12,7 +12,8 @@ import type { TlvItem } from './plan.js'
 export const TLV_TAG_BYTES_MAX = 4
 export const TLV_LENGTH_BYTES_MAX = 3
 export const TLV_DEPTH_MAX = 8
-const HEX = /^(?:[0-9A-F]{2})*$/
+const NOT_HEX = /[^0-9A-F]/
+const HEX_WORDS = 'upper-case hex digits in pairs'
 
 /** Where the bytes come from: offset of the first one in the message, message bytes for each of them, and how a fault is thrown. */
 export type TlvSource = { path: string, start: number, scale: number, ease: number, fail: (failure: IsoFailure) => Error }
@@ -22,7 +23,7 @@ type Reader = TlvSource & { bytes: Uint8Array, at: number }
 /** The objects in upper-case hex text such as the value of field 55. Throws ISO_UNPACK_INVALID. */
 export function parseTlv (hex: string): TlvItem[] {
   const fail = (failure: IsoFailure): Error => new Iso8583Error('ISO_UNPACK_INVALID', failure)
-  if (typeof hex !== 'string' || !HEX.test(hex)) throw fail({ reason: 'tlv', path: 'tlv', expected: 'upper-case hex digits in pairs', found: kindOf(hex) })
+  if (typeof hex !== 'string' || !isHex(hex)) throw fail({ reason: 'tlv', path: 'tlv', expected: HEX_WORDS, found: hexFault(hex) })
   return readTlv(Buffer.from(hex, 'hex'), { path: 'tlv', start: 0, scale: 1, ease: 0, fail })
 }
 
@@ -119,19 +120,23 @@ function writeValue (item: TlvItem, path: string, depth: number): string {
     return writeTlv(item.items, path, depth + 1)
   }
   if (isConstructed) throw bad(path, 'items: the tag is constructed', 'a value')
-  if (typeof item.value !== 'string') throw bad(path, 'upper-case hex digits in pairs', kindOf(item.value))
-  if (!HEX.test(item.value)) throw bad(path, 'upper-case hex digits in pairs', hexFault(item.value))
+  if (typeof item.value !== 'string' || !isHex(item.value)) throw bad(path, HEX_WORDS, hexFault(item.value))
   return item.value
 }
 
-function hexFault (value: string): string {
-  const wrongOne = /[^0-9A-F]/.exec(value)
+function isHex (text: string): boolean {
+  return text.length % 2 === 0 && !NOT_HEX.test(text)
+}
+
+function hexFault (value: unknown): string {
+  if (typeof value !== 'string') return kindOf(value)
+  const wrongOne = NOT_HEX.exec(value)
   return wrongOne === null ? 'an odd number of digits' : charClass(value.charCodeAt(wrongOne.index))
 }
 
 /** True if the text is exactly one tag: reading it would take all of it and no more. */
 function isTag (tag: unknown): tag is string {
-  if (typeof tag !== 'string' || tag === '' || !HEX.test(tag) || tag.length > TLV_TAG_BYTES_MAX * 2) return false
+  if (typeof tag !== 'string' || tag === '' || !isHex(tag) || tag.length > TLV_TAG_BYTES_MAX * 2) return false
   const bytes = Buffer.from(tag, 'hex')
   if (bytes[0] === 0x00 || bytes[0] === 0xff) return false
   if ((bytes[0]! & 0x1f) !== 0x1f) return bytes.length === 1

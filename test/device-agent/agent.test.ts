@@ -32,6 +32,18 @@ t.test('a payment: hello first, received at once, spoken, and known on both side
   await bench.stop()
 })
 
+t.test('payments that come faster than speech become one summary, and each is told', async t => {
+  const bench = await openBench({ dir: t.testdir() })
+  await bench.goUp()
+  for (let n = 1; n <= 6; n++) await bench.announce(payment(n))
+  await bench.endSound()
+  await bench.endSound()
+  t.same(bench.texts(), ['Received one rupee', 'Five payments, twenty rupees'])
+  t.same(bench.finals(), ['1 spoken', ...[2, 3, 4, 5, 6].map(n => `${n} summarised`)])
+  t.match(bench.reports.at(-1), { ids: [2, 3, 4, 5, 6].map(idOf), phrase: { kind: 'summary', count: 5, amountMinor: 2000 } })
+  await bench.stop()
+})
+
 t.test('what does not verify is dropped: not spoken, not acknowledged, counted', async t => {
   const bench = await openBench({ dir: t.testdir() })
   await bench.goUp()

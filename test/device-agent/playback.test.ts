@@ -63,7 +63,7 @@ t.test('a payment is received at once, spoken, and acknowledged with measured ti
   t.same(acks(begun), [{ id: idOf(19), result: 'received' }])
   t.same(sounds(begun), [{
     token: 1, members: [{ id: idOf(19), phrase: { kind: 'payment', amountMinor: 1900, currency: 'INR', language: 'HINDI' } }],
-    phrase: { kind: 'payment', amountMinor: 1900, currency: 'INR', language: 'HINDI' }, repeat: false, volume: 80, receivedAt: T0, issuedAt: T0 + 4900
+    phrase: { kind: 'payment', amountMinor: 1900, currency: 'INR', language: 'HINDI' }, repeat: false, isOnline: false, volume: 80, receivedAt: T0, issuedAt: T0 + 4900
   }])
   table.nowMs += 2100
   const ended = table.step({ kind: 'ended', token: 1, ok: true, soundAt: T0 + 70.4, audioMs: 1999.6 })

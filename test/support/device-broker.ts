@@ -74,6 +74,7 @@ export async function openDeviceBroker (boxes: readonly BoxKeys[], options: { mq
       self.arrived.push(message)
       look()
       await self.beforeConfirm(message)
+      look()
     }
   })
   const port = broker.ports.mqtt ?? 0

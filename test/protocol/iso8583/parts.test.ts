@@ -62,6 +62,7 @@ t.test('TLV that is cut, too deep, too long or not in its shortest form is refus
     ['8282007F', 'tlv.82'], ['828401000000', 'tlv.82'],
     ['820201', 'tlv.82'], ['0000', 'tlv'], ['FF00', 'tlv'], ['7003820201', 'tlv.70.82'], ['8', 'tlv'], ['8g00', 'tlv'], ['9f2600', 'tlv']
   ] as const) t.match(failureOf(() => parseTlv(text)), { code: 'ISO_UNPACK_INVALID', reason: 'tlv', path }, text)
+  t.match(failureOf(() => formatTlv([{ tag: '82', value: 'AB'.repeat(2 ** 24) }])), { reason: 'tlv', path: 'tlv.82' }, 'more than three bytes of length can say')
   const wrong: unknown[] = [null, {}, [null], [{ tag: '9F', value: '' }], [{ tag: '8201', value: '' }], [{ tag: 'DF81', value: '' }],
     [{ tag: 'DF81828301', value: '' }], [{ tag: '00', value: '' }], [{ tag: '82', value: 'F' }],
     [{ tag: '82', value: 'ab' }], [{ tag: '82', value: 7 }], [{ tag: '82', items: [] }], [{ tag: '70', value: '' }],
@@ -256,7 +257,7 @@ t.test('an MTI is read digit by digit and answered', async t => {
     t.equal(answerMti(mti), answer)
     t.ok(isMtiRequest(mti))
     t.notOk(isMtiRequest(answer))
-    t.throws(() => answerMti(answer), { code: 'ISO_PACK_INVALID', reason: 'mti' }, 'an answer is not answered')
+    t.throws(() => answerMti(answer), { code: 'ISO_PACK_INVALID', reason: 'mti', found: 'the MTI of an answer' })
   }
   for (const mti of ['', '02', '020x', '0900']) t.throws(() => answerMti(mti), { code: 'ISO_PACK_INVALID' }, mti)
 })
