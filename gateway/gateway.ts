@@ -8,6 +8,9 @@ import { openExternalBroker } from './broker/external.js'
 import type { GatewayConfig } from './config.js'
 import { openDataDir } from './data-dir.js'
 import { deviceEvents } from './device-events.js'
+import type { Fallback } from './fallback/contract.js'
+import { openPubsubFallback, parsePubsubUrl } from './fallback/pubsub.js'
+import { parseServiceAccount } from './fallback/pubsub-rest.js'
 import { openSpool } from './fallback/spool.js'
 import { openDeviceTypes, parseDeviceTypes } from './fleet/device-types.js'
 import { openFleet } from './fleet/fleet.js'
@@ -51,7 +54,7 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   const dataDir = opened(openDataDir(config.dataDir, config.masterKeyFile, pid))
   const store = opened(await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
   const directory = await openDirectory({ store, masterKey: dataDir.masterKey, nowMs })
-  const fallback = opened(await openSpool({ dir: dataDir.file('spool'), log, ...spoolSegments(config.spoolBytes) }))
+  const fallback = opened(await openFallback(config, dataDir.file('spool'), log, nowMs))
   const types = openDeviceTypes(config.deviceTypesFile === null ? [] : parseDeviceTypes(readSetting('SOUNDBOX_DEVICE_TYPES_FILE', config.deviceTypesFile)))
   const metrics = openMetrics()
   const parts: { broker?: Broker } = {}
@@ -95,6 +98,13 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   dataDir.writePorts({ ...ports, pid })
   log.info({ ...ports, dataDir: config.dataDir }, 'gateway ready')
   return ports
+}
+
+async function openFallback (config: GatewayConfig, dir: string, log: Log, nowMs: () => number): Promise<Fallback> {
+  const spool = await openSpool({ dir, log, ...spoolSegments(config.spoolBytes) })
+  if (config.fallback === 'spool') return spool
+  const account = config.pubsubKeyFile === null ? null : parseServiceAccount(readSetting('SOUNDBOX_PUBSUB_KEY_FILE', config.pubsubKeyFile))
+  return openPubsubFallback({ ...parsePubsubUrl(config.fallback), ...(config.pubsubHost === null ? {} : { host: config.pubsubHost }), account, spool, log, nowMs })
 }
 
 async function openBroker (config: GatewayConfig, events: BrokerEvents, log: Log, nowMs: () => number): Promise<Broker> {
