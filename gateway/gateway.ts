@@ -27,6 +27,9 @@ import { openRateLimit } from './trigger/rate.js'
 
 /** How long the box's `received` is asked for before the connection is ended. */
 const ATTEMPTS_MAX = 4
+const DAY_MS = 86_400_000
+/** India, where a box has no quiet hours that name another zone. */
+const UTC_OFFSET_MINUTES = 330
 
 export type Ports = { http: number, mqtt: number | null, mqtts: number | null, websocket: number | null, iso: number | null }
 export type Gateway = { ports: Ports, close: () => Promise<void> }
@@ -89,7 +92,8 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
     trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, nowMs },
     admin: {
       directory, checkType: types.typeOf, onDeviceChanged: fleet.handleChanged, onDeviceBarred: tid => { broker().disconnect(tid) }, presenceOf: fleet.presence.find,
-      sendCommand: (tid, command) => fleet.commands.send(tid, command), say: prompter.say
+      sendCommand: (tid, command) => fleet.commands.send(tid, command), say: prompter.say,
+      totalToday: device => store.totalSince(device.tid, localMidnight(nowMs(), device.quietHours?.utcOffsetMinutes ?? UTC_OFFSET_MINUTES))
     },
     look: { store, feed: heart.feed, status },
     isReady: () => ({ ready: broker().stats().ready, why: broker().stats().ready ? [] : ['the broker cannot be reached'] })
@@ -138,6 +142,12 @@ function spoolSegments (bytes: number): { segmentBytes: number, segmentsMax: num
 function startTimer (callback: () => void, ms: number): { stop: () => void } {
   const timer = setInterval(callback, ms)
   return { stop: () => { clearInterval(timer) } }
+}
+
+/** Midnight before `nowMs` in the zone of this offset. */
+function localMidnight (nowMs: number, utcOffsetMinutes: number): number {
+  const offsetMs = utcOffsetMinutes * 60_000
+  return Math.floor((nowMs + offsetMs) / DAY_MS) * DAY_MS - offsetMs
 }
 
 function newId (): string {
