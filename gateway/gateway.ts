@@ -89,7 +89,7 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   const http = opened(await openHttpServer({
     host: config.host, port: config.httpPort, socketPath: dataDir.file('gateway.sock'), tls: config.httpTls ? tlsOf(config) : null, trustProxy: config.trustProxy,
     operatorToken: dataDir.operatorToken, log, metrics, more: [], open: [],
-    trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, nowMs },
+    trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, log, nowMs },
     admin: {
       directory, checkType: types.typeOf, onDeviceChanged: fleet.handleChanged, onDeviceBarred: tid => { broker().disconnect(tid) }, presenceOf: fleet.presence.find,
       sendCommand: (tid, command) => fleet.commands.send(tid, command), say: prompter.say,
