@@ -1,9 +1,6 @@
-// What a box says of itself: that it starts, is connected, lost its connection, or needs power; and the readings behind telemetry.
+// What a box says of itself unasked: that it is connected, lost its connection, or needs power.
 import type { Prompt, Telemetry } from '../protocol/index.js'
 import type { Clock } from './clock.js'
-
-/** `battery`: percent. */
-export type Power = { battery: number, charging: boolean }
 
 /** A connection that is gone for less is nobody's business. */
 export const CONNECTION_LOST_MS = 15_000
@@ -35,25 +32,13 @@ export function openLinkPrompts (clock: Clock, say: (prompt: Prompt) => void): L
 }
 
 /** Feeds on readings; true when this one is to be told: once each time the battery falls to BATTERY_LOW_PERCENT on its own power. */
-export function openBatteryWatch (): (power: Power | undefined) => boolean {
+export function openBatteryWatch (): (readings: Pick<Telemetry, 'battery' | 'charging'>) => boolean {
   let isTold = false
-  return power => {
-    if (power === undefined) return false
-    if (power.charging || power.battery > BATTERY_FINE_PERCENT) isTold = false
-    if (isTold || power.charging || power.battery > BATTERY_LOW_PERCENT) return false
+  return ({ battery, charging }) => {
+    if (battery === undefined) return false
+    if (charging === true || battery > BATTERY_FINE_PERCENT) isTold = false
+    if (isTold || charging === true || battery > BATTERY_LOW_PERCENT) return false
     isTold = true
     return true
-  }
-}
-
-/** Telemetry of one moment. */
-export function telemetryOf (now: { power: Power | undefined, volume: number, uptimeMs: number, freeBytes: number, resetReason: string }): Telemetry {
-  return {
-    ...(now.power === undefined ? {} : now.power),
-    network: 'mqtt',
-    volume: now.volume,
-    uptimeS: Math.floor(now.uptimeMs / 1000),
-    freeBytes: now.freeBytes,
-    resetReason: now.resetReason
   }
 }

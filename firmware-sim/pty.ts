@@ -38,12 +38,14 @@ export function openPty (onBytes: (bytes: Buffer) => void): Pty {
 }
 
 function openPair (): { master: number, slave: number, pty: string } {
+  let pair: ReturnType<typeof openPair> | undefined
   try {
     const { requireBinary } = createRequire(import.meta.url)('@lydell/node-pty/requireBinary.js') as { requireBinary: (file: string) => NativePty }
-    const pair = requireBinary('pty.node').open(80, 24)
+    pair = requireBinary('pty.node').open(80, 24)
     execFileSync('stty', [process.platform === 'linux' ? '-F' : '-f', pair.pty, 'raw', '-echo'])
     return pair
   } catch (cause) {
+    for (const descriptor of pair === undefined ? [] : [pair.slave, pair.master]) closeSync(descriptor)
     throw new SoundboxError('SERIAL_UNAVAILABLE', 'this system gives no pseudo-terminal: use a real port, or socat', { cause })
   }
 }

@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { type Agent, startAgent } from '../../device-agent/agent.js'
 import { type BoxSettings, openBoxState } from '../../device-agent/box-state.js'
 import type { Clock } from '../../device-agent/clock.js'
-import type { Power } from '../../device-agent/house-keeping.js'
+import type { Power } from '../../device-agent/power.js'
 import { type Journal, type JournalOptions, openJournal } from '../../device-agent/journal.js'
 import { openLogRing } from '../../device-agent/log-ring.js'
 import type { LinkEvents } from '../../device-agent/mqtt-link.js'
@@ -130,7 +130,7 @@ export async function openBench ({ dir, prompts = false, limits = {}, power = ()
     tid: TID, signingKey: new Secret(SIGNING_KEY), model: 'test', firmware: '1.2.3', bootId: `boot-${clock.timers()}`, resetReason: 'start',
     telemetryMs: 60_000, prompts, limits: { ...LIMITS, ...limits }
   }, {
-    clock, log: ring.log, journal, state, power,
+    clock, log: ring.log, journal, state,
     openLink: events => {
       const opened: TestLink = { events, up: false, confirm: true, sent: [] }
       link = opened
@@ -145,7 +145,7 @@ export async function openBench ({ dir, prompts = false, limits = {}, power = ()
       }
     },
     openVoice: (policy, events) => openVoice({ clock, journal, speaker, policy, log: ring.log }, events),
-    freeBytes: () => 1_000_000,
+    readings: () => ({ ...power(), network: 'mqtt', freeBytes: 1_000_000 }),
     lastLog: ring.text,
     onSpoken: report => reports.push(report),
     onReboot: () => { bench.reboots += 1 }
