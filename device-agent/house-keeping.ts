@@ -13,6 +13,7 @@ export type LinkPrompts = { onUp: () => void, onDown: () => void, close: () => v
 /** Says `connected` once at the start and after each loss that was told, and `connection-lost` when the link stays away. */
 export function openLinkPrompts (clock: Clock, say: (prompt: Prompt) => void): LinkPrompts {
   let isTold = false
+  let isClosed = false
   let cancel = clock.after(CONNECTION_LOST_MS, () => say('connection-lost'))
   return {
     onUp: () => {
@@ -22,12 +23,16 @@ export function openLinkPrompts (clock: Clock, say: (prompt: Prompt) => void): L
     },
     onDown: () => {
       cancel()
+      if (isClosed) return
       cancel = clock.after(CONNECTION_LOST_MS, () => {
         if (isTold) say('connection-lost')
         isTold = false
       })
     },
-    close: () => cancel()
+    close: () => {
+      isClosed = true
+      cancel()
+    }
   }
 }
 

@@ -356,6 +356,7 @@ t.test('telemetry goes out at the hello and from time to time; a low battery is 
   bench.clock.advance(120_000)
   power = undefined
   t.equal(telemetry().length, 1 + rows.length, 'nothing is sent while there is no link')
+  await bench.goUp()
   await bench.stop()
   t.equal(bench.clock.timers(), 0, 'nothing is left behind')
 })

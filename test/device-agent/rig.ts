@@ -117,10 +117,7 @@ export async function openBench ({ dir, prompts = false, limits = {}, power = ()
   mkdirSync(dir, { recursive: true })
   const ring = openLogRing(log, clock.nowMs)
   const { watch, settle } = openWatch()
-  const journalFile = await openJournal({ path: join(dir, 'journal'), log: ring.log, ...(openFile === undefined ? {} : { open: openFile }) })
-  const journal: Journal = {
-    ...journalFile, start: starts => watch(journalFile.start(starts)), finish: ack => watch(journalFile.finish(ack)), settle: id => watch(journalFile.settle(id))
-  }
+  const journal = watchJournal(await openJournal({ path: join(dir, 'journal'), log: ring.log, ...(openFile === undefined ? {} : { open: openFile }) }), watch)
   const stateFile = await openBoxState(dir, { volume: 80, minVolume: 0, language: 'ENGLISH', quietHours: null, version: 0, clockOffsetMs: 0, wish: '' }, ring.log)
   const state = { ...stateFile, save: (settings: BoxSettings) => watch(stateFile.save(settings)) }
   const speaker = openRecordingSpeaker()
@@ -141,7 +138,10 @@ export async function openBench ({ dir, prompts = false, limits = {}, power = ()
           opened.sent.push({ name, message: JSON.parse(encodeMessage(message).toString('utf8')) as Sent['message'], qos })
           if (!opened.confirm) await new Promise((_resolve, reject) => { downs.push(reject) })
         },
-        close: async () => { opened.up = false }
+        close: async () => {
+          if (opened.up) opened.events.onDown()
+          opened.up = false
+        }
       }
     },
     openVoice: (policy, events) => openVoice({ clock, journal, speaker, policy, log: ring.log }, events),
@@ -191,8 +191,13 @@ export async function openBench ({ dir, prompts = false, limits = {}, power = ()
   return bench
 }
 
+/** The same journal, its writes watched. */
+export function watchJournal (journal: Journal, watch: (work: Promise<void>) => Promise<void>): Journal {
+  return { ...journal, start: starts => watch(journal.start(starts)), finish: ack => watch(journal.finish(ack)), settle: id => watch(journal.settle(id)) }
+}
+
 /** `settle` resolves when no watched write is under way and nothing follows from one. */
-function openWatch (): { watch: (work: Promise<void>) => Promise<void>, settle: () => Promise<void> } {
+export function openWatch (): { watch: (work: Promise<void>) => Promise<void>, settle: () => Promise<void> } {
   const writing = new Set<Promise<void>>()
   return {
     watch: work => {
