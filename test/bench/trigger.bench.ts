@@ -2,6 +2,7 @@
 //   (a) triggers/s over HTTP with durable history and subscribed soundboxes, against a bare Fastify POST of the same sizes, in one run:
 //       the same load generator (autocannon, 50 connections) drives one after the other, several rounds, medians.
 //   (b) from the bank's request to the soundbox's socket, at 300 triggers/s with 1,000 soundboxes connected.
+// PROFILE_DIR=folder leaves CPU profiles of the gateway there.
 // The gateway and the bare server are processes of their own; load and simulated soundboxes share this one.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -38,7 +39,8 @@ type Round = { perSecond: number, p99: number, non2xx: number }
 /** Measures and prints one line for (a) and one for (b). */
 export async function run (): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'soundbox-bench-'))
-  const gateway = await startGatewayProcess(dir)
+  const profile = process.env['PROFILE_DIR']
+  const gateway = await startGatewayProcess(dir, profile === undefined ? {} : { nodeFlags: ['--cpu-prof', `--cpu-prof-dir=${profile}`] })
   try {
     const { bank, devices } = await provision(gateway.client, BOXES_B)
     await benchThroughput(gateway, bank, devices.slice(0, BOXES_A).map(fleetKeys))
