@@ -4,7 +4,6 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Agent, startAgent } from '../../device-agent/agent.js'
 import { type BoxSettings, openBoxState } from '../../device-agent/box-state.js'
-import type { Clock } from '../../device-agent/clock.js'
 import type { Power } from '../../device-agent/power.js'
 import { type Journal, type JournalOptions, openJournal } from '../../device-agent/journal.js'
 import { openLogRing } from '../../device-agent/log-ring.js'
@@ -13,7 +12,8 @@ import type { PlaybackLimits } from '../../device-agent/playback.js'
 import type { SoundMade, Speaker, Utterance } from '../../device-agent/speaker.js'
 import { openVoice, type SpokenReport } from '../../device-agent/voice.js'
 import {
-  type Ack, type Announcement, type Command, type Desired, type DownTopic, encodeMessage, type Log, sealAnnouncement, Secret, SILENT_LOG, SoundboxError, type UpTopic
+  type Ack, type Announcement, type Command, type Desired, type DownTopic, encodeMessage, type Log, sealAnnouncement, Secret, SILENT_LOG, SoundboxError,
+  type Timers, type UpTopic
 } from '../../protocol/index.js'
 
 export const TID = 'SB-0001'
@@ -28,7 +28,7 @@ export function payment (n: number, changes: Partial<Announcement> = {}): Announ
   return { v: 1, id: idOf(n), seq: n, kind: 'payment', amountMinor: n * 100, currency: 'INR', language: 'ENGLISH', issuedAt: T0, expiresAt: T0 + 60_000, ...changes }
 }
 
-export type ManualClock = Clock & { advance: (ms: number) => void, timers: () => number }
+export type ManualClock = Timers & { advance: (ms: number) => void, timers: () => number }
 
 /** Stands still until `advance`; then what is due runs in its order. */
 export function openManualClock (startMs: number = T0): ManualClock {
