@@ -69,7 +69,8 @@ async function benchThroughput (gateway: GatewayProcess, bank: BankSecrets, keys
   const [mine, base] = [median(ours.map(round => round.perSecond)), median(theirs.map(round => round.perSecond))]
   const p99 = median(ours.map(round => round.p99))
   const refused = ours.reduce((sum, round) => sum + round.non2xx, 0)
-  console.log(`trigger to answer ${mine.toFixed(0)}/s p99 ${p99} ms; bare Fastify POST ${base.toFixed(0)}/s; ratio ${(mine / base).toFixed(2)}; refused ${refused}; spoken ${report.spoken}, doubles ${report.doubles}`)
+  const end = `refused ${refused}; spoken ${report.spoken}, doubles ${report.doubles}`
+  console.log(`trigger to answer ${mine.toFixed(0)}/s p99 ${p99} ms; bare Fastify POST ${base.toFixed(0)}/s; ratio ${(mine / base).toFixed(2)}; ${end}`)
 }
 
 async function benchLatency (gateway: GatewayProcess, bank: BankSecrets, keys: readonly ReturnType<typeof fleetKeys>[]): Promise<void> {
