@@ -43,6 +43,7 @@ CREATE TABLE delivery (
   expires_at BIGINT NOT NULL,
   payment_id BIGINT REFERENCES payment (id),
   accepted_at BIGINT,
+  listed BOOLEAN,
   state SMALLINT NOT NULL DEFAULT 0 CHECK (state >= 0),
   published_at BIGINT,
   delivered_at BIGINT,
@@ -54,7 +55,7 @@ CREATE TABLE delivery (
 );
 CREATE UNIQUE INDEX delivery_announcement ON delivery (tid, announcement_id);
 CREATE INDEX delivery_payment ON delivery (payment_id) WHERE payment_id IS NOT NULL;
-CREATE INDEX delivery_history ON delivery (tid, accepted_at, payment_id) WHERE payment_id IS NOT NULL;
+CREATE INDEX delivery_history ON delivery (tid, listed, accepted_at, payment_id) WHERE payment_id IS NOT NULL;
 CREATE INDEX delivery_open ON delivery (tid, seq) WHERE state < 3;
 CREATE INDEX delivery_open_issued ON delivery (issued_at) WHERE state < 3;
 CREATE INDEX delivery_summary ON delivery (summary_id) WHERE summary_id IS NOT NULL;

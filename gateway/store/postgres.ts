@@ -34,7 +34,7 @@ export async function openPostgresStore (settings: PostgresSettings): Promise<Po
   const { url, log, nowMs } = settings
   const pool = createPool(url, log)
   try {
-    await preparePostgres(pool, POSTGRES_MIGRATIONS, nowMs())
+    await preparePostgres(url, POSTGRES_MIGRATIONS, nowMs())
     const counts = await countRows(pool)
     return storeOver(pool, settings, { writeQueue: 0, committedBatches: 0, committedOps: 0, failedBatches: 0, ...counts })
   } catch (error) {
