@@ -17,6 +17,8 @@ export type DeviceBroker = {
   tlsUrl: string
   arrived: Arrived[]
   connects: string[]
+  /** Names on the certificates that boxes have shown. */
+  certificateNames: (string | undefined)[]
   /** Called before a message is confirmed; a rejection closes the connection without PUBACK. */
   beforeConfirm: (message: Arrived) => Promise<void> | void
   acks: (tid: string) => Ack[]
@@ -41,6 +43,7 @@ export async function openDeviceBroker (boxes: readonly BoxKeys[], options: { mq
   const self: Omit<DeviceBroker, 'broker' | 'port' | 'url' | 'tlsUrl'> = {
     arrived: [],
     connects: [],
+    certificateNames: [],
     beforeConfirm: () => {},
     acks: tid => self.arrived.filter(one => one.tid === tid && one.name === 'ack').map(one => decodeAck(encodeMessage(one.message))),
     send: (tid, name, message) => broker.publish(formatTopic(tid, name), encodeMessage(message)),
@@ -66,7 +69,10 @@ export async function openDeviceBroker (boxes: readonly BoxKeys[], options: { mq
     close: () => broker.close()
   }
   const broker = await openEmbeddedBroker({ host: '127.0.0.1', mqttPort: options.mqttPort ?? 0, limits: options.limits ?? {}, ...(options.tls === undefined ? {} : { tls: options.tls }), log: SILENT_LOG, nowMs: Date.now }, {
-    authenticate: ({ clientId, password }) => keysOf.get(clientId)?.password === password ? clientId : undefined,
+    authenticate: ({ clientId, password, certificateName }) => {
+      self.certificateNames.push(certificateName)
+      return keysOf.get(clientId)?.password === password ? clientId : undefined
+    },
     onConnected: ({ tid }) => {
       self.connects.push(tid)
       look()
