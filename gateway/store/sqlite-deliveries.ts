@@ -1,9 +1,9 @@
 // Writing deliveries: forward steps, notices, summaries, expiry.
 import type { DeliveryChange, NewDelivery } from './contract.js'
-import { deliveryKey, type FoldedStep, foldChanges } from './delivery-steps.js'
+import { deliveryKey, type FoldedStep, foldChanges, STATE_CODES } from './delivery-steps.js'
 import type { Counters } from './sqlite-batch.js'
 import type { Db } from './sqlite-open.js'
-import { deliveryValues, INSERT_DELIVERY, STATE_CODES } from './sqlite-rows.js'
+import { deliveryValues, INSERT_DELIVERY } from './sqlite-rows.js'
 
 const INSERT_ONCE = `${INSERT_DELIVERY} ON CONFLICT (tid, announcement_id) DO NOTHING`
 

@@ -1,8 +1,9 @@
 // Writing payments: recorded once, reversed once, removed after their time.
 import type { NewDelivery, Payment, Recorded, StoredPayment } from './contract.js'
+import { STATE_CODES } from './delivery-steps.js'
 import type { Counters } from './sqlite-batch.js'
 import type { Db } from './sqlite-open.js'
-import { deliveryValues, INSERT_DELIVERY, INSERT_PAYMENT, paymentValues, STATE_CODES, storedPayments } from './sqlite-rows.js'
+import { deliveryValues, INSERT_DELIVERY, INSERT_PAYMENT, paymentValues, storedPayments } from './sqlite-rows.js'
 
 /** The writer's operations on payments. */
 export function paymentOps (db: Db, counters: Counters) {

@@ -1,10 +1,7 @@
 // Between rows of the SQLite tables and the contract's types.
-import type { Delivery, DeliveryState, NewDelivery, Payment, StoredPayment } from './contract.js'
+import type { Delivery, NewDelivery, Payment, StoredPayment } from './contract.js'
 import { DELIVERY_STATES } from './contract.js'
 import type { Db } from './sqlite-open.js'
-
-/** The numbers that stand for states: the order of DELIVERY_STATES is frozen by the rows on disk. */
-export const STATE_CODES = Object.fromEntries(DELIVERY_STATES.map((state, code) => [state, code])) as Record<DeliveryState, number>
 
 export const PAYMENT_COLUMNS = `p.id, p.bank_id AS bankId, p.transaction_id AS transactionId, p.merchant, p.amount_minor AS amountMinor, p.currency,
   p.txn_type AS txnType, p.language, p.status, p.source, lower(hex(p.content_hash)) AS contentHash, p.accepted_at AS acceptedAt, p.listed, p.reversed_at AS reversedAt`
