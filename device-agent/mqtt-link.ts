@@ -5,8 +5,7 @@
 //
 // The wait is exponential back-off with full jitter: after a power cut in a market, a thousand boxes must not come back as one.
 import { connect, type IClientOptions, type MqttClient } from 'mqtt'
-import { DOWN_TOPICS, type DownTopic, encodeMessage, formatTopic, type Log, parseTopic, type Secret, SoundboxError, type UpTopic } from '../protocol/index.js'
-import type { Clock } from './clock.js'
+import { DOWN_TOPICS, type DownTopic, encodeMessage, formatTopic, type Log, parseTopic, type Secret, SoundboxError, type Timers, type UpTopic } from '../protocol/index.js'
 
 /** PEM texts. `ca` absent: the system's. `cert` and `key`: the device's own certificate, with CN = tid. */
 export type LinkTls = { ca?: string, cert?: string, key?: string }
@@ -29,7 +28,7 @@ export type Link = {
   /** Says goodbye (presence offline) and stays down. */
   close: () => Promise<void>
 }
-export type LinkDeps = { clock: Clock, random: () => number, log: Log }
+export type LinkDeps = { clock: Timers, random: () => number, log: Log }
 
 const KEEPALIVE_S = 60
 const CONNECT_TIMEOUT_MS = 15_000

@@ -8,6 +8,9 @@ import { openExternalBroker } from './broker/external.js'
 import type { GatewayConfig } from './config.js'
 import { openDataDir } from './data-dir.js'
 import { deviceEvents } from './device-events.js'
+import type { Fallback } from './fallback/contract.js'
+import { openPubsubFallback, parsePubsubUrl } from './fallback/pubsub.js'
+import { parseServiceAccount } from './fallback/pubsub-rest.js'
 import { openSpool } from './fallback/spool.js'
 import { openDeviceTypes, parseDeviceTypes } from './fleet/device-types.js'
 import { openFleet } from './fleet/fleet.js'
@@ -24,6 +27,9 @@ import { openRateLimit } from './trigger/rate.js'
 
 /** How long the box's `received` is asked for before the connection is ended. */
 const ATTEMPTS_MAX = 4
+const DAY_MS = 86_400_000
+/** India, where a box has no quiet hours that name another zone. */
+const UTC_OFFSET_MINUTES = 330
 
 export type Ports = { http: number, mqtt: number | null, mqtts: number | null, websocket: number | null, iso: number | null }
 export type Gateway = { ports: Ports, close: () => Promise<void> }
@@ -51,7 +57,7 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   const dataDir = opened(openDataDir(config.dataDir, config.masterKeyFile, pid))
   const store = opened(await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
   const directory = await openDirectory({ store, masterKey: dataDir.masterKey, nowMs })
-  const fallback = opened(await openSpool({ dir: dataDir.file('spool'), log, ...spoolSegments(config.spoolBytes) }))
+  const fallback = opened(await openFallback(config, dataDir.file('spool'), log, nowMs))
   const types = openDeviceTypes(config.deviceTypesFile === null ? [] : parseDeviceTypes(readSetting('SOUNDBOX_DEVICE_TYPES_FILE', config.deviceTypesFile)))
   const metrics = openMetrics()
   const parts: { broker?: Broker } = {}
@@ -83,10 +89,11 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   const http = opened(await openHttpServer({
     host: config.host, port: config.httpPort, socketPath: dataDir.file('gateway.sock'), tls: config.httpTls ? tlsOf(config) : null, trustProxy: config.trustProxy,
     operatorToken: dataDir.operatorToken, log, metrics, more: [], open: [],
-    trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, nowMs },
+    trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, log, nowMs },
     admin: {
       directory, checkType: types.typeOf, onDeviceChanged: fleet.handleChanged, onDeviceBarred: tid => { broker().disconnect(tid) }, presenceOf: fleet.presence.find,
-      sendCommand: (tid, command) => fleet.commands.send(tid, command), say: prompter.say
+      sendCommand: (tid, command) => fleet.commands.send(tid, command), say: prompter.say,
+      totalToday: device => store.totalSince(device.tid, localMidnight(nowMs(), device.quietHours?.utcOffsetMinutes ?? UTC_OFFSET_MINUTES))
     },
     look: { store, feed: heart.feed, status },
     isReady: () => ({ ready: broker().stats().ready, why: broker().stats().ready ? [] : ['the broker cannot be reached'] })
@@ -95,6 +102,13 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   dataDir.writePorts({ ...ports, pid })
   log.info({ ...ports, dataDir: config.dataDir }, 'gateway ready')
   return ports
+}
+
+async function openFallback (config: GatewayConfig, dir: string, log: Log, nowMs: () => number): Promise<Fallback> {
+  const spool = await openSpool({ dir, log, ...spoolSegments(config.spoolBytes) })
+  if (config.fallback === 'spool') return spool
+  const account = config.pubsubKeyFile === null ? null : parseServiceAccount(readSetting('SOUNDBOX_PUBSUB_KEY_FILE', config.pubsubKeyFile))
+  return openPubsubFallback({ ...parsePubsubUrl(config.fallback), ...(config.pubsubHost === null ? {} : { host: config.pubsubHost }), account, spool, log, nowMs })
 }
 
 async function openBroker (config: GatewayConfig, events: BrokerEvents, log: Log, nowMs: () => number): Promise<Broker> {
@@ -128,6 +142,12 @@ function spoolSegments (bytes: number): { segmentBytes: number, segmentsMax: num
 function startTimer (callback: () => void, ms: number): { stop: () => void } {
   const timer = setInterval(callback, ms)
   return { stop: () => { clearInterval(timer) } }
+}
+
+/** Midnight before `nowMs` in the zone of this offset. */
+function localMidnight (nowMs: number, utcOffsetMinutes: number): number {
+  const offsetMs = utcOffsetMinutes * 60_000
+  return Math.floor((nowMs + offsetMs) / DAY_MS) * DAY_MS - offsetMs
 }
 
 function newId (): string {

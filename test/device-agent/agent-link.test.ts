@@ -2,17 +2,16 @@ import { spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { openClock } from '../../device-agent/clock.js'
 import { readEntries } from '../../device-agent/journal.js'
 import { backoffMs, type LinkEvents, openMqttLink } from '../../device-agent/mqtt-link.js'
-import { type Announcement, Secret, SILENT_LOG } from '../../protocol/index.js'
+import { type Announcement, makeTimers, Secret, SILENT_LOG } from '../../protocol/index.js'
 import { boxKeys, openDeviceBroker } from '../support/device-broker.js'
 import { openRandom } from '../support/random.js'
 
 const KEYS = boxKeys(1)
 const { tid } = KEYS
 const idOf = (n: number): string => n.toString(16).padStart(32, '0')
-const clock = openClock(Date.now)
+const clock = makeTimers(Date.now)
 
 function payment (n: number): Announcement {
   const issuedAt = Date.now()

@@ -17,6 +17,7 @@ import { collectLog, seededRandom, someDelivery, somePayment, START_MS } from '.
 import { seedsOf } from '../support/store-random.js'
 import { allPages, type Test } from '../support/store-suite.js'
 
+t.setTimeout(120_000)
 const WRITER = fileURLToPath(new URL('../support/store-writer.js', import.meta.url))
 const REFUSED_WITHIN_MS = 300
 

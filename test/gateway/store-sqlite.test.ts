@@ -9,7 +9,7 @@ import { createReplayMemory } from '../../gateway/store/replay-marks.js'
 import { openSqliteStore } from '../../gateway/store/sqlite.js'
 import { createBatchWriter, type Op, type Ops } from '../../gateway/store/sqlite-batch.js'
 import { historyOps, historySql } from '../../gateway/store/sqlite-history.js'
-import { BUSY_TIMEOUT_MS_MAX, openDatabase } from '../../gateway/store/sqlite-open.js'
+import { BUSY_TIMEOUT_MS_MAX, openDatabase, PAGE_BYTES, WAL_PAGES_MAX } from '../../gateway/store/sqlite-open.js'
 import { readOps, writeOps } from '../../gateway/store/sqlite-ops.js'
 import { SQLITE_MIGRATIONS } from '../../gateway/store/sqlite-schema.js'
 import { openWorkerLink, type WorkerLink } from '../../gateway/store/worker-link.js'
@@ -17,6 +17,7 @@ import { SILENT_LOG } from '../../protocol/index.js'
 import type { Test } from '../support/store-suite.js'
 import { collectLog, hexOf, someDelivery, somePayment, START_MS, stepOf } from '../support/store-records.js'
 
+t.setTimeout(120_000)
 const settings = (path: string) => ({ path, log: SILENT_LOG, nowMs: () => START_MS })
 
 /** A database with our tables, in this thread. */
@@ -148,6 +149,15 @@ t.test('deep pages of a large history cost what the first one costs', async t =>
   t.equal(ops.queryHistory({ merchant: 'shop', limit: 20, cursor: deep }).rows[0]?.payment.transactionId, 'T39')
   const [first, last] = [quickest(), quickest(deep)]
   t.ok(last < first * 10, `first page ${first.toFixed(3)} ms, page 1,000 ${last.toFixed(3)} ms; walking there would be a thousandfold`)
+})
+
+t.test('the write-ahead log stays within its bound under load', async t => {
+  const db = openHere(t)
+  const insert = db.prepare(`INSERT INTO replay_mark (mark, owner, expires_at) VALUES (zeroblob(16), ?, 1)`)
+  const owner = 'o'.repeat(PAGE_BYTES - 200)
+  for (let batch = 0; batch < 30; batch++) db.transaction(() => { for (let i = 0; i < WAL_PAGES_MAX / 20; i++) insert.run(owner) })()
+  const bytes = statSync(`${db.name}-wal`).size
+  t.ok(bytes < WAL_PAGES_MAX * PAGE_BYTES * 1.2, `${bytes} bytes of log after one and a half times its bound was written`)
 })
 
 t.test('many steps of one delivery fold into one', async t => {
