@@ -4,6 +4,7 @@
 // Payments have an integer key: random text keys would spread every insert over the whole file. Each index below serves one
 // question; the history ones end in (accepted_at, rowid), the key that pages are cut by.
 import type { Migration } from './migrate.js'
+import { ISO_TABLES } from './sqlite-iso.js'
 
 const FIRST = `
 CREATE TABLE payment (
@@ -139,5 +140,6 @@ CREATE INDEX replay_mark_expiry ON replay_mark (expires_at);
 `
 
 export const SQLITE_MIGRATIONS: readonly Migration[] = [
-  { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST }
+  { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST },
+  { id: 4, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES }
 ]
