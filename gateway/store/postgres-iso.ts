@@ -15,12 +15,14 @@ CREATE TABLE iso_reversal (
 
 /** Transaction ids that begin so, in the order of their bytes. */
 export async function findTransactions (db: Queryable, bankId: string, prefix: string, limit: number): Promise<string[]> {
-  const { rows } = await db.query('SELECT transaction_id AS id FROM payment WHERE bank_id = $1 AND starts_with(transaction_id, $2) ORDER BY transaction_id COLLATE "C" LIMIT $3', [bankId, prefix, limit])
+  const sql = 'SELECT transaction_id AS id FROM payment WHERE bank_id = $1 AND starts_with(transaction_id, $2) ORDER BY transaction_id COLLATE "C" LIMIT $3'
+  const { rows } = await db.query(sql, [bankId, prefix, limit])
   return (rows as { id: string }[]).map(row => row.id)
 }
 
 export async function saveReversal (db: Queryable, { peer, reference, message, createdAt }: OutgoingReversal): Promise<void> {
-  await db.query('INSERT INTO iso_reversal (peer, reference, message, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT (peer, reference) DO NOTHING', [peer, reference, JSON.stringify(message), createdAt])
+  const sql = 'INSERT INTO iso_reversal (peer, reference, message, created_at) VALUES ($1, $2, $3, $4) ON CONFLICT (peer, reference) DO NOTHING'
+  await db.query(sql, [peer, reference, JSON.stringify(message), createdAt])
 }
 
 export async function removeReversal (db: Queryable, peer: string, reference: string): Promise<void> {
