@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process'
 import { randomInt, X509Certificate } from 'node:crypto'
 import { lookup } from 'node:dns/promises'
 import { readFile, stat, statfs, writeFile } from 'node:fs/promises'
-import { createInterface } from 'node:readline/promises'
+import { createInterface } from 'node:readline'
 import { join } from 'node:path'
 import type { Command } from 'commander'
 import { isSoundboxError, SoundboxError } from '../../protocol/index.js'
@@ -56,11 +56,15 @@ async function provision (context: FieldContext, tid: string, options: Row): Pro
 async function isHeard (code: number): Promise<boolean> {
   const terminal = createInterface({ input: process.stdin, output: process.stderr })
   try {
-    for (let left = CODE_TRIES; left > 0; left--) {
-      const typed = (await terminal.question('Type the six digits that the box said: ')).replace(/\D/g, '')
-      if (typed === String(code)) return true
-      process.stderr.write(`That is not it${left > 1 ? ', listen again and type once more' : ''}.\n`)
+    let left = CODE_TRIES
+    process.stderr.write('Type the six digits that the box said: ')
+    for await (const line of terminal) {
+      if (line.replace(/\D/g, '') === String(code)) return true
+      left--
+      if (left === 0) break
+      process.stderr.write('That is not it, type once more: ')
     }
+    process.stderr.write('That was not it.\n')
     return false
   } finally {
     terminal.close()
@@ -78,7 +82,7 @@ async function runTool ({ dist }: FieldContext, args: readonly string[], input =
   let text = ''
   child.stdout.setEncoding('utf8').on('data', (chunk: string) => { text += chunk })
   const code = await new Promise<number>(resolve => { child.once('close', status => { resolve(status ?? 1) }) })
-  if (code !== 0) throw new SoundboxError('SERIAL_UNAVAILABLE', 'the box could not be reached; the reason is above')
+  if (code !== 0) throw new SoundboxError('SERIAL_UNAVAILABLE', 'the box was not reached or refused; the reason is above (--replace for a box that has another serial number)')
   return text.split('\n').filter(line => line !== '').map(line => JSON.parse(line) as Row)
 }
 
