@@ -32,6 +32,8 @@ export type LinkDeps = { clock: Timers, random: () => number, log: Log }
 
 const KEEPALIVE_S = 60
 const CONNECT_TIMEOUT_MS = 15_000
+/** CONNACK: bad user name or password, not authorized. */
+const REFUSALS: ReadonlySet<unknown> = new Set([4, 5])
 /** A broker that leaves a publish unconfirmed for so long is as good as gone: connect again. */
 export const PUBACK_TIMEOUT_MS = 20_000
 const GOODBYE_TIMEOUT_MS = 2000
@@ -119,7 +121,10 @@ function openSession (config: LinkConfig, { clock, log }: LinkDeps, events: Sess
       client.end(true)
     })
   })
-  client.on('error', err => log.warn({ err }, 'connection to the gateway failed'))
+  client.on('error', err => {
+    if (REFUSALS.has((err as { code?: unknown }).code)) log.error({ err }, 'the gateway refuses this soundbox: check serial number, password and that it is active')
+    else log.warn({ err }, 'connection to the gateway failed')
+  })
   client.once('close', () => {
     isUp = false
     client.end(true)

@@ -11,6 +11,7 @@ import { addAdminCommands, type Context } from './admin-commands.js'
 import { curlLines, postTrigger, prepareTrigger } from './bank-client.js'
 import { findTarget, openClient, type TargetOptions } from './client.js'
 import { runDemo } from './demo.js'
+import { addIsoCommands } from './iso.js'
 import { describeFailure, EXIT, openOutput } from './output.js'
 
 const DIST = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
@@ -36,6 +37,7 @@ addProcessCommand('agent', 'start a device agent; --help lists its settings', 'd
 addSimCommand()
 addTriggerCommand()
 addAdminCommands(program, context)
+addIsoCommands(program, context)
 program.command('demo').description('start everything, post one trigger, hear two soundboxes (make run)')
   .action(async () => { process.exitCode = await runDemo({ dist: DIST, env: process.env, write: text => { process.stdout.write(text) } }) })
 for (const command of allCommands(program)) command.option('--json', 'one JSON object a line, for scripts')
@@ -60,7 +62,8 @@ function addSimCommand (): void {
     .allowUnknownOption().allowExcessArguments().helpOption(false)
     .action(async (_options: unknown, command: Command) => {
       const [first, ...rest] = command.args
-      if (first === 'serial' || first === 'mqtt') await become('firmware-sim/main.js', [first, ...rest])
+      if (first === 'iso') await become('firmware-sim/iso/main.js', isJson() && !rest.includes('--json') ? [...rest, '--json'] : rest)
+      else if (first === 'serial' || first === 'mqtt') await become('firmware-sim/main.js', [first, ...rest])
       else await become('firmware-sim/main.js', ['mqtt', ...command.args])
     })
 }
