@@ -5,7 +5,7 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { FallbackRecord } from '../../gateway/fallback/contract.js'
-import { openPubsubFallback, parsePubsubUrl, PUBLISH_MESSAGES_MAX, PUBLISH_QUEUE_MAX, PUBSUB_PAUSE_MS } from '../../gateway/fallback/pubsub.js'
+import { openPubsubFallback, parsePubsubUrl, PUBLISH_BYTES_MAX, PUBLISH_MESSAGES_MAX, PUBLISH_QUEUE_MAX, PUBSUB_PAUSE_MS } from '../../gateway/fallback/pubsub.js'
 import { createPubsubRest, parseServiceAccount, RESPONSE_BYTES_MAX } from '../../gateway/fallback/pubsub-rest.js'
 import { CHANGES_PER_RECORD } from '../../gateway/fallback/records.js'
 import { openSpool } from '../../gateway/fallback/spool.js'
@@ -145,6 +145,10 @@ t.test('a publish holds no more messages than Pub/Sub takes', async t => {
   const { double, fallback } = await openBoth(t)
   await Promise.all(Array.from({ length: PUBLISH_MESSAGES_MAX + 1 }, (_, at) => fallback.append({ kind: 'reversal', bankId: 'b', transactionId: 't', at })))
   t.same(double.published().map(call => (call.body['messages'] as Message[]).length), [PUBLISH_MESSAGES_MAX, 1])
+  const long = (at: number): FallbackRecord => ({ kind: 'reversal', bankId: 'b'.repeat(200_000), transactionId: 't', at })
+  const fit = Math.floor(PUBLISH_BYTES_MAX / JSON.stringify(long(0)).length)
+  await Promise.all(Array.from({ length: fit + 1 }, () => fallback.append(long(1))))
+  t.same(double.published().slice(2).map(call => (call.body['messages'] as Message[]).length), [fit, 1], 'nor more bytes')
   await fallback.append({ kind: 'changes', changes: Array.from({ length: CHANGES_PER_RECORD + 1 }, (_, i) => stepOf(someDelivery(i), 'spoken', i)) })
   t.equal((double.published().at(-1)!.body['messages'] as Message[]).length, 2, 'a long list of changes is two messages')
 })

@@ -1,14 +1,16 @@
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, truncateSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { applyGroup } from '../../gateway/fallback/drain.js'
 import type { Fallback, FallbackRecord } from '../../gateway/fallback/contract.js'
-import { CHANGES_PER_RECORD, RECORD_BYTES_MAX } from '../../gateway/fallback/records.js'
+import { CHANGES_PER_RECORD, createPaymentMemory, paymentKey, RECORD_BYTES_MAX } from '../../gateway/fallback/records.js'
 import { APPEND_QUEUE_MAX, openSpool } from '../../gateway/fallback/spool.js'
 import {
   decodeHeader, decodePosition, decodeRecord, encodeHeader, encodePosition, encodeRecord, HEADER_BYTES, recordBytes, scanSegment
 } from '../../gateway/fallback/spool-format.js'
+import { SET_ASIDE_BYTES_MAX } from '../../gateway/fallback/spool-segments.js'
 import { SILENT_LOG, SoundboxError } from '../../protocol/index.js'
+import { seedsOf } from '../support/store-random.js'
 import { collectLog, seededRandom, someDelivery, somePayment, stepOf } from '../support/store-records.js'
 
 const SMALL = { segmentBytes: 8192, segmentsReady: 2, segmentsMax: 3 }
@@ -252,6 +254,69 @@ t.test('draining stops at what can wait and sets aside what can never be applied
   t.match(log.lines, [{ level: 'error', fields: { reason: 'INPUT_INVALID' } }])
   t.same(await spool.drain(apply(true)), { drained: 0, setAside: 0, left: 2 })
   t.same(await spool.drain(apply(false)), { drained: 2, setAside: 0, left: 0 })
+})
+
+t.test('what is set aside has a limit: beyond it draining stops and nothing is lost', async t => {
+  const dir = t.testdir()
+  const spool = await openSpool({ dir, log: SILENT_LOG, ...SMALL })
+  t.teardown(spool.close)
+  for (let i = 0; i < 2; i++) await spool.append(paymentRecord(i))
+  const refuse = async (): Promise<void> => { throw new SoundboxError('INPUT_INVALID', 'never') }
+  truncateSync(join(dir, 'set-aside.jsonl'), SET_ASIDE_BYTES_MAX)
+  await t.rejects(spool.drain(refuse), { code: 'SPOOL_FULL' })
+  t.equal(spool.depth(), 2)
+  truncateSync(join(dir, 'set-aside.jsonl'), SET_ASIDE_BYTES_MAX - 1)
+  await t.rejects(spool.drain(refuse), { code: 'SPOOL_FULL' }, 'the first still fits, the second does not')
+  truncateSync(join(dir, 'set-aside.jsonl'), 0)
+  t.same(await spool.drain(refuse), { drained: 0, setAside: 2, left: 0 })
+})
+
+t.test('any mix of appends, broken drains and restarts applies all, in order, and nothing twice but what a restart repeats', async t => {
+  for (const seed of seedsOf(3)) {
+    const random = seededRandom(seed)
+    const dir = join(t.testdir(), `seed-${seed}`)
+    const settings = { dir, log: SILENT_LOG, segmentBytes: 8192, segmentsReady: 1, segmentsMax: 6 }
+    let spool = await openSpool(settings)
+    const waiting: string[] = []
+    const applied: string[] = []
+    let next = 0
+    for (let round = 0; round < 40; round++) {
+      const choice = random()
+      if (choice < 0.55) {
+        const records = Array.from({ length: 1 + Math.floor(random() * 6) }, () => paymentRecord(next++))
+        const results = await Promise.allSettled(records.map(spool.append))
+        waiting.push(...records.filter((_, index) => results[index]?.status === 'fulfilled').map(idOf))
+      } else if (choice < 0.85) {
+        let allowed = Math.floor(random() * 10)
+        const report = await spool.drain(async record => {
+          if (allowed-- <= 0) throw new SoundboxError('STORE_FAILED', 'locked')
+          if (!applied.includes(idOf(record))) applied.push(idOf(record))
+        })
+        waiting.splice(0, report.drained)
+        t.equal(report.left, waiting.length, `SEED=${seed} round ${round} left`)
+      } else {
+        await spool.close()
+        spool = await openSpool(settings)
+      }
+      t.equal(spool.depth(), waiting.length, `SEED=${seed} round ${round} depth`)
+      t.same([waiting[0], waiting.at(-1)].map(id => id === undefined || spool.findPayment('pnb', id)?.payment.transactionId === id), [true, true], `SEED=${seed} found`)
+    }
+    for (const id of await drained(spool)) if (!applied.includes(id)) applied.push(id)
+    t.same(applied, Array.from({ length: next }, (_, i) => `T${i}`).filter(id => applied.includes(id)), `SEED=${seed} in order`)
+    t.ok(waiting.every(id => applied.includes(id)), `SEED=${seed} all`)
+    await spool.close()
+  }
+})
+
+t.test('the memory of payments forgets the oldest at its limit', async t => {
+  const memory = createPaymentMemory(2)
+  for (const i of [1, 2, 2]) memory.add(paymentRecord(i))
+  t.ok(memory.find(paymentKey(somePayment(1))), 'two fit')
+  memory.add(paymentRecord(3))
+  t.same([1, 2, 3].map(i => memory.find(paymentKey(somePayment(i))) !== undefined), [false, true, true])
+  memory.add({ kind: 'reversal', bankId: 'pnb', transactionId: 'T2', at: 1 })
+  memory.drop(paymentRecord(2))
+  t.equal(memory.find(paymentKey(somePayment(2))), undefined)
 })
 
 t.test('two drains at once are one', async t => {
