@@ -6,10 +6,9 @@
 //   command    once by its id, within its time; the answer goes the way of every final ack: journal, outbox, PUBACK
 import {
   type Ack, type Command, decodeCommand, decodeDesired, type DownTopic, type Hello, isSoundboxError, type Log, openAnnouncement, type Prompt,
-  type Reported, type Secret, type Telemetry, type UpTopic
+  type Reported, type Secret, type Telemetry, type Timers, type UpTopic
 } from '../protocol/index.js'
 import type { BoxSettings, BoxState } from './box-state.js'
-import type { Clock } from './clock.js'
 import { type CommandPlan, planCommand, promptPhrase, REPLAY_COUNT, replayPlan } from './commands.js'
 import { openBatteryWatch, openLinkPrompts } from './house-keeping.js'
 import type { Journal } from './journal.js'
@@ -25,7 +24,7 @@ export type AgentConfig = {
 
 /** The parts of a box. `lastLog`: for collect-log. `onReboot`: asked to start anew; the process closes this agent and opens another. */
 export type AgentDeps = {
-  clock: Clock, log: Log, journal: Journal, state: BoxState
+  clock: Timers, log: Log, journal: Journal, state: BoxState
   openLink: (events: LinkEvents) => Link
   openVoice: (policy: () => PlaybackPolicy, events: VoiceEvents) => Voice
   /** Battery, memory, network and so on, as far as they are known. */
@@ -109,7 +108,7 @@ async function journalled ({ outbox }: Box): Promise<void> {
 }
 
 /** Resolves with `work`, or after `limitMs`, whichever comes first. */
-async function within (clock: Clock, limitMs: number, work: Promise<void>): Promise<void> {
+async function within (clock: Timers, limitMs: number, work: Promise<void>): Promise<void> {
   let cancel = (): void => {}
   await Promise.race([work, new Promise<void>(resolve => { cancel = clock.after(limitMs, resolve) })])
   cancel()

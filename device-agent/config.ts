@@ -81,7 +81,7 @@ export function agentHelp (): string {
     '',
     ...rows,
     '',
-    `Each flag is also a variable: --data-dir is ${PREFIX}DATA_DIR. Ctrl-C lets the present sound end, then stops.`
+    `Each flag is also a variable: --data-dir is ${PREFIX}DATA_DIR. Ctrl-C lets the present sound end, then stops. SIGUSR2 is the replay button.`
   ].join('\n')
 }
 

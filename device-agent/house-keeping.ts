@@ -1,6 +1,5 @@
 // What a box says of itself unasked: that it is connected, lost its connection, or needs power.
-import type { Prompt, Telemetry } from '../protocol/index.js'
-import type { Clock } from './clock.js'
+import type { Prompt, Telemetry, Timers } from '../protocol/index.js'
 
 /** A connection that is gone for less is nobody's business. */
 export const CONNECTION_LOST_MS = 15_000
@@ -11,8 +10,9 @@ const BATTERY_FINE_PERCENT = 20
 export type LinkPrompts = { onUp: () => void, onDown: () => void, close: () => void }
 
 /** Says `connected` once at the start and after each loss that was told, and `connection-lost` when the link stays away. */
-export function openLinkPrompts (clock: Clock, say: (prompt: Prompt) => void): LinkPrompts {
+export function openLinkPrompts (clock: Timers, say: (prompt: Prompt) => void): LinkPrompts {
   let isTold = false
+  let isClosed = false
   let cancel = clock.after(CONNECTION_LOST_MS, () => say('connection-lost'))
   return {
     onUp: () => {
@@ -22,12 +22,16 @@ export function openLinkPrompts (clock: Clock, say: (prompt: Prompt) => void): L
     },
     onDown: () => {
       cancel()
+      if (isClosed) return
       cancel = clock.after(CONNECTION_LOST_MS, () => {
         if (isTold) say('connection-lost')
         isTold = false
       })
     },
-    close: () => cancel()
+    close: () => {
+      isClosed = true
+      cancel()
+    }
   }
 }
 

@@ -30,6 +30,7 @@ type Seat = { hello: BoxHello, status: BoxStatus | undefined, running: Promise<R
 export function openSerialAgents (options: SerialAgentsOptions): SerialAgents {
   const { ports, baudRate, timers, log, startAgent, openPort } = options
   const seats = new Map<string, Seat>()
+  let isClosed = false
   const isAuto = ports.includes('auto')
   const fleet = openSerialFleet({
     ports: isAuto ? [] : ports, ids: isAuto ? ['*'] : [], baudRate, timers, log, ...(openPort === undefined ? {} : { openPort }),
@@ -48,7 +49,7 @@ export function openSerialAgents (options: SerialAgentsOptions): SerialAgents {
     },
     onLost: tid => {
       const seat = seats.get(tid)
-      if (seat === undefined) return
+      if (seat === undefined || isClosed) return
       seat.cancelGoodbye()
       seat.cancelGoodbye = timers.after(UNPLUGGED_MS, () => {
         seats.delete(tid)
@@ -72,6 +73,7 @@ export function openSerialAgents (options: SerialAgentsOptions): SerialAgents {
   return {
     tids: () => [...seats.keys()],
     close: async () => {
+      isClosed = true
       for (const seat of seats.values()) seat.cancelGoodbye()
       await Promise.all([...seats.values()].map(async seat => (await seat.running)?.close()))
       await fleet.close()

@@ -5,10 +5,11 @@
 //
 // An id that was asked before a restart of this process is asked again as such: the box tells how it ended, and says nothing twice.
 // Only WINDOW announcements are confirmed as received at a time; the gateway's pump (one in flight) waits with the rest.
-import { type Ack, type Announcement, type BoxCommand, type CommandName, type CommandArgs, type Log, type SerialResult, safeErrorText, SoundboxError, TEXT_BYTES_MAX } from '../protocol/index.js'
+import {
+  type Ack, type Announcement, type BoxCommand, type CommandArgs, type CommandName, type Log, type SerialResult, safeErrorText, SoundboxError, TEXT_BYTES_MAX, type Timers
+} from '../protocol/index.js'
 import { wordAnnouncement } from '../protocol/wording/index.js'
 import type { BoxSettings } from './box-state.js'
-import type { Clock } from './clock.js'
 import type { Journal, JournalEntry } from './journal.js'
 import { isQuiet, type Phrase, phraseOf, type PlaybackPolicy } from './playback.js'
 import type { SerialBox } from './serial-box.js'
@@ -25,7 +26,7 @@ export type SerialVoiceDeps = {
   /** The box, while one is known for this serial number. */
   box: () => SerialBox | undefined
   journal: Journal
-  clock: Clock
+  clock: Timers
   policy: () => PlaybackPolicy
   /** 32 random hex digits. */
   newId: () => string

@@ -50,7 +50,7 @@ const OVERLAP_SECONDS = 86_400
 export type AdminDeps = {
   directory: Directory
   /** Throws DEVICE_TYPE_INVALID. */
-  checkType: (type: string) => void
+  checkType: (type: string) => { type: string }
   /** Told after a change, so that the box is told. */
   onDeviceChanged: (tid: string) => void
   /** Told when a box may no longer connect as it is. */

@@ -5,7 +5,7 @@ import type { Log } from '../../protocol/index.js'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Meter } from '../trigger/meter.js'
-import { handleTrigger, type TriggerDeps, type TriggerOutcome } from '../trigger/handle-trigger.js'
+import { type BankRequest, handleTrigger, type TriggerDeps, type TriggerOutcome } from '../trigger/handle-trigger.js'
 import { overloadedAnswer, triggerAnswer, type TriggerAnswer } from './trigger-answer.js'
 
 /** Triggers looked at at once; beyond, the answer is 503 at once and nothing is recorded. */
@@ -37,8 +37,7 @@ export type TriggerRouteDeps = TriggerDeps & { meter: Meter, log: Log }
 
 /** Registers both paths; encapsulated, so that its body parser is nobody else's. */
 export async function triggerRoutes (app: FastifyInstance, deps: TriggerRouteDeps): Promise<void> {
-  app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', { parseAs: 'string', bodyLimit: BODY_BYTES_MAX }, (_request, body, done) => { done(null, body) })
+  takeBodiesAsText(app)
   let inFlight = 0
   const handle = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
     if (inFlight >= TRIGGERS_IN_FLIGHT_MAX) return send(deps, reply, overloadedAnswer())
@@ -63,13 +62,20 @@ export async function triggerRoutes (app: FastifyInstance, deps: TriggerRouteDep
   }
 }
 
+/** In this scope a body is text, whatever its content type says. */
+export function takeBodiesAsText (app: FastifyInstance): void {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', { parseAs: 'string', bodyLimit: BODY_BYTES_MAX }, (_request, body, done) => { done(null, body) })
+}
+
 /** What the log may say of a trigger: ids of ours, never what the bank sent. The announcement id goes on through store, MQTT and ack. */
 function outcomeFields (outcome: TriggerOutcome): object {
   if (outcome.kind === 'announced') return { bankId: outcome.bank.id, announcementId: outcome.announced.announcementId }
   return outcome.kind === 'wait' || outcome.bank === undefined ? {} : { bankId: outcome.bank.id }
 }
 
-function requestOf (request: FastifyRequest): Parameters<typeof handleTrigger>[1] {
+/** A bank's call as the heart takes it. */
+export function requestOf (request: FastifyRequest): BankRequest {
   const { base } = request.params as { base?: string }
   return {
     base: base ?? null,
@@ -77,7 +83,7 @@ function requestOf (request: FastifyRequest): Parameters<typeof handleTrigger>[1
     headers: {
       passKey: header(request, 'pass_key'), headerSecrets: header(request, 'header_secrets'), clientId: header(request, 'client_id'), clientSecret: header(request, 'client_secret')
     },
-    body: typeof request.body === 'string' ? request.body : ''
+    body: request.method === 'GET' ? null : typeof request.body === 'string' ? request.body : ''
   }
 }
 

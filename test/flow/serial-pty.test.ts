@@ -1,5 +1,4 @@
 // The real thing but for the box: serialport on pseudo-terminals, simulated soundboxes behind them, real time.
-import { execFileSync } from 'node:child_process'
 import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -9,6 +8,7 @@ import { openSerialFleet } from '../../device-agent/serial-fleet.js'
 import { openSerialPort } from '../../device-agent/serial-link.js'
 import { openPty } from '../../firmware-sim/pty.js'
 import { runSerialCommand } from '../../firmware-sim/serial-command.js'
+import { parseSerialSettings, serialHelp } from '../../firmware-sim/serial-settings.js'
 import { type SerialSim, type SerialSimOptions, startSerialSim } from '../../firmware-sim/serial-sim.js'
 import { type BoxStatus, lineMs, makeTimers, sealFirmware, SILENT_LOG } from '../../protocol/index.js'
 import { announcementOf, BAUD } from '../support/serial-world.js'
@@ -86,6 +86,19 @@ t.test('a plug that is pulled is noticed at once, and what was asked ends', { bu
   t.ok((await never).result)
 })
 
+t.test('a port that hangs up while bytes arrive is noticed within seconds and takes no core', { buffered: true }, async t => {
+  const closed: string[] = []
+  for (let n = 0; n < 6; n++) {
+    const pty = openPty(() => {})
+    const port = await openSerialPort({ path: pty.path, baudRate: BAUD, onBytes: () => {}, onClosed: why => { closed.push(why) } })
+    t.teardown(port.close)
+    pty.write(Buffer.alloc(300 * n))
+    if (n % 2 === 1) await new Promise(setImmediate) // With bytes just on their way serialport misses the end of the line.
+    pty.close()
+  }
+  t.ok(await until(() => closed.length === 6), `${closed.length} of 6 noticed`)
+})
+
 t.test('faults on real ports: each announcement ends once, as it was heard', { buffered: true }, async t => {
   const { ports, boxes } = sim(t, { count: 2, faults: ROUGH_SEED, audioScale: 0.02 })
   const hosts = ports.map(port => open(t, port))
@@ -118,25 +131,37 @@ t.test('the line takes the time of its baud rate', { buffered: true }, async t =
   t.ok(performance.now() - startedMs >= lineMs(100, 9600), 'a hundred bytes there and back take a tenth of a second')
 })
 
-t.test('the command prints its ports and what is heard there, and a plain module speaks too', { buffered: true }, async t => {
+t.test('the command prints its ports and what is heard there, acts on its input, and a plain module speaks too', { buffered: true }, async t => {
   const lines: string[] = []
-  const running = runSerialCommand({ count: 1, dfplayers: 1, audioScale: 0.8, timers, print: line => { lines.push(line) } })
+  const settings = parseSerialSettings(['--count', '1', '--dfplayers', '1', '--audio-scale', '0.8'])
+  const running = runSerialCommand(settings!, { timers, print: line => { lines.push(line) } })
   t.teardown(running.close)
   t.equal(running.ports.length, 2)
   t.same(lines, [`port ${running.ports[0]} SIM-0001`, `port ${running.ports[1]} dfplayer-1`])
   const player = openDfPlayer({ path: running.ports[1] ?? '', log: SILENT_LOG, timers, inventory: { ENGLISH: ['received', 'rupees', 'n19'] } })
   t.teardown(player.close)
-  const box = open(t, running.ports[0] ?? '')
+  const events = { hellos: [] as string[], statuses: [] as BoxStatus[] }
+  const box = open(t, running.ports[0] ?? '', events)
   t.ok(await until(() => player.isReady() && box.hello() !== undefined))
   const said = box.announce(announcementOf(1))
   t.match(await player.say({ clips: ['n19'], language: 'ENGLISH', volume: 50 }), { wav: null })
   t.match(await said, { result: 'spoken' })
   t.ok(lines.includes('heard dfplayer-1 track 3'))
-  t.ok(lines.some(line => line.startsWith('heard SIM-0001 payment 0000')), lines.join('\n'))
+  t.ok(lines.some(line => /^heard SIM-0001 payment 0{31}1 "Received/.test(line)), lines.join('\n'))
+  running.act('press SIM-0001 volume-up')
+  running.act('reboot SIM-0001')
+  t.ok(await until(() => events.hellos.length === 2))
+  t.throws(() => { running.act('press SIM-0002 replay') }, { code: 'NOT_FOUND' })
+  for (const line of ['press SIM-0001 eject', 'dance SIM-0001']) t.throws(() => { running.act(line) }, { code: 'INPUT_INVALID' }, line)
+  running.act('unplug SIM-0001')
+  t.ok(await until(() => box.error() !== undefined))
 })
 
-t.test('without stty there is no pseudo-terminal, and it says so', { buffered: true }, async t => {
-  const script = `import { openPty } from './dist/firmware-sim/pty.js'; try { openPty(() => {}) } catch (error) { console.log(error.code, error.message) }; process.exit()`
-  const shown = execFileSync(process.execPath, ['--input-type=module', '-e', script], { env: { PATH: '/nowhere' }, encoding: 'utf8' })
-  t.match(shown, /^SERIAL_UNAVAILABLE this system gives no pseudo-terminal/)
+t.test('flags of the command are checked all at once', async t => {
+  t.equal(parseSerialSettings(['--help']), undefined)
+  t.match(serialHelp(), /--faults/)
+  t.same(parseSerialSettings(['--tids', 'SB-A,-,SB-C', '--faults', '42']), { count: 3, dfplayers: 0, tids: ['SB-A', '', 'SB-C'], faults: 42, audioScale: 1, baudRate: 115_200 })
+  t.throws(() => parseSerialSettings(['--count', '65', '--baud', '1234', '--faults', '1.5', '--tids', 'a b']), { code: 'CONFIG_INVALID', message: /tids.*count.*faults.*baud/ })
+  t.throws(() => parseSerialSettings(['--count']), { code: 'CONFIG_INVALID' })
+  t.throws(() => startSerialSim({ count: 65, timers }), { code: 'INPUT_INVALID' })
 })
