@@ -11,8 +11,11 @@ import { type LinkSetup, openWorkerLink, type WorkerLink, type WorkerReply } fro
 
 /** Calls that may wait for one database thread; the next is refused at once. */
 export const STORE_QUEUE_MAX = 20_000
-const MARKS_PAGE = 20_000
+/** Marks that are read at once at the start. */
+export const MARKS_PAGE = 20_000
+/** Marks that one operation removes, or writes down late. */
 const MARKS_PURGE_SLICE = 5_000
+/** Marks from a time when the database failed that go along with the next one. */
 const UNSAVED_MARKS_SLICE = 500
 const WORKER = new URL('./sqlite-worker.js', import.meta.url)
 
@@ -167,7 +170,8 @@ function markKeeper (write: Call<WriteOps>, memory: ReplayMemory, nowMs: () => n
     purgeMarks: async expiredBefore => {
       const purged = await memory.purge(expiredBefore)
       while (await write('purgeMarks', { expiredBefore, limit: MARKS_PURGE_SLICE }) === MARKS_PURGE_SLICE);
-      if (unsaved.length > 0) save(unsaved.splice(0, unsaved.length).filter(mark => mark.expiresAt >= expiredBefore))
+      const again = unsaved.splice(0, unsaved.length).filter(mark => mark.expiresAt >= expiredBefore)
+      for (let from = 0; from < again.length; from += MARKS_PURGE_SLICE) save(again.slice(from, from + MARKS_PURGE_SLICE))
       return purged
     }
   }
