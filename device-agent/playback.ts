@@ -225,7 +225,8 @@ function summaryOf (members: readonly Waiting[]): Phrase {
   return { kind: 'summary', amountMinor: members.reduce((sum, item) => sum + item.phrase.amountMinor, 0), currency, language, count: members.length }
 }
 
-function phraseOf (a: Announcement): Phrase {
+/** The part of an announcement that is said. */
+export function phraseOf (a: Announcement): Phrase {
   return {
     kind: a.kind,
     amountMinor: a.amountMinor,

@@ -1,8 +1,8 @@
 // The voice of a box that this process makes speak itself: the shell around playback.ts. It feeds events in and carries effects out:
 // the journal before the sound, the speaker, and the acks after it.
-import { type Ack, type Announcement, type Log, SoundboxError } from '../protocol/index.js'
+import { type Ack, type Announcement, type Command, type CommandName, type Log, SoundboxError, type Timers } from '../protocol/index.js'
 import { wordAnnouncement } from '../protocol/wording/index.js'
-import type { Clock } from './clock.js'
+import type { BoxSettings } from './box-state.js'
 import type { Journal } from './journal.js'
 import { type Effect, emptyPlayback, type Phrase, type PlaybackEvent, type PlaybackPolicy, type Sound, stepPlayback, wakeAt } from './playback.js'
 import type { Speaker } from './speaker.js'
@@ -20,6 +20,10 @@ export type Voice = {
   announce: (announcement: Announcement) => void
   /** Prompts, repeats and tests of the box's own. */
   say: (speech: OwnSpeech) => void
+  /** Brings new settings to a box that keeps them itself. */
+  apply?: (settings: BoxSettings) => void
+  /** Does a command that only a real box can do; undefined for the rest. */
+  command?: (name: CommandName, args: Command['args']) => Promise<{ ok: boolean, reason?: string, data?: string }> | undefined
   /** Starts no more sounds and resolves when the present one has ended and is in the journal. What waits stays open: the gateway sends it again. */
   close: () => Promise<void>
 }
@@ -33,7 +37,7 @@ export type VoiceEvents = {
   onSpoken: (report: SpokenReport) => void
 }
 
-export type VoiceDeps = { clock: Clock, journal: Journal, speaker: Speaker, policy: () => PlaybackPolicy, log: Log }
+export type VoiceDeps = { clock: Timers, journal: Journal, speaker: Speaker, policy: () => PlaybackPolicy, log: Log }
 
 /** The voice that speaks through a Speaker of this process. Never throws: a sound that fails ends as `failed` with its reason. */
 export function openVoice (deps: VoiceDeps, events: VoiceEvents): Voice {

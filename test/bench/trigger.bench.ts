@@ -2,6 +2,7 @@
 //   (a) triggers/s over HTTP with durable history and subscribed soundboxes, against a bare Fastify POST of the same sizes, in one run:
 //       the same load generator (autocannon, 50 connections) drives one after the other, several rounds, medians.
 //   (b) from the bank's request to the soundbox's socket, at 300 triggers/s with 1,000 soundboxes connected.
+// PROFILE_DIR=folder leaves CPU profiles of the gateway there.
 // The gateway and the bare server are processes of their own; load and simulated soundboxes share this one.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
@@ -38,7 +39,8 @@ type Round = { perSecond: number, p99: number, non2xx: number }
 /** Measures and prints one line for (a) and one for (b). */
 export async function run (): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'soundbox-bench-'))
-  const gateway = await startGatewayProcess(dir)
+  const profile = process.env['PROFILE_DIR']
+  const gateway = await startGatewayProcess(dir, profile === undefined ? {} : { nodeFlags: ['--cpu-prof', `--cpu-prof-dir=${profile}`] })
   try {
     const { bank, devices } = await provision(gateway.client, BOXES_B)
     await benchThroughput(gateway, bank, devices.slice(0, BOXES_A).map(fleetKeys))
@@ -67,7 +69,8 @@ async function benchThroughput (gateway: GatewayProcess, bank: BankSecrets, keys
   const [mine, base] = [median(ours.map(round => round.perSecond)), median(theirs.map(round => round.perSecond))]
   const p99 = median(ours.map(round => round.p99))
   const refused = ours.reduce((sum, round) => sum + round.non2xx, 0)
-  console.log(`trigger to answer ${mine.toFixed(0)}/s p99 ${p99} ms; bare Fastify POST ${base.toFixed(0)}/s; ratio ${(mine / base).toFixed(2)}; refused ${refused}; spoken ${report.spoken}, doubles ${report.doubles}`)
+  const end = `refused ${refused}; spoken ${report.spoken}, doubles ${report.doubles}`
+  console.log(`trigger to answer ${mine.toFixed(0)}/s p99 ${p99} ms; bare Fastify POST ${base.toFixed(0)}/s; ratio ${(mine / base).toFixed(2)}; ${end}`)
 }
 
 async function benchLatency (gateway: GatewayProcess, bank: BankSecrets, keys: readonly ReturnType<typeof fleetKeys>[]): Promise<void> {
@@ -87,7 +90,8 @@ async function benchLatency (gateway: GatewayProcess, bank: BankSecrets, keys: r
   const { deliverMs, doubles } = fleet.report()
   await fleet.close()
   const bad = statuses.filter(status => status !== 200).length
-  console.log(`trigger to device socket, ${RATE_B}/s, ${keys.length} boxes: p50 ${deliverMs.p50.toFixed(1)} ms p99 ${deliverMs.p99.toFixed(1)} ms p99.9 ${deliverMs.p999.toFixed(1)} ms, ${deliverMs.count} delivered, refused ${bad}, doubles ${doubles}`)
+  const times = `p50 ${deliverMs.p50.toFixed(1)} ms p99 ${deliverMs.p99.toFixed(1)} ms p99.9 ${deliverMs.p999.toFixed(1)} ms`
+  console.log(`trigger to device socket, ${RATE_B}/s, ${keys.length} boxes: ${times}, ${deliverMs.count} delivered, refused ${bad}, doubles ${doubles}`)
 }
 
 /** Encrypted ahead of the measurement, so that the bank's cipher work is not the gateway's. Good for five minutes. */

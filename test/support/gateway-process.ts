@@ -18,13 +18,13 @@ export type GatewayProcess = {
 const START_TIMEOUT_MS = 60_000
 
 /** Starts it on this data directory. `ports` keeps those of an earlier life, so that boxes find it again. */
-export async function startGatewayProcess (dir: string, more: { env?: Record<string, string>, ports?: { http: number, mqtt: number } } = {}): Promise<GatewayProcess> {
+export async function startGatewayProcess (dir: string, more: { env?: Record<string, string>, ports?: { http: number, mqtt: number }, nodeFlags?: readonly string[] } = {}): Promise<GatewayProcess> {
   rmSync(join(dir, 'gateway.json'), { force: true })
   const env = {
     PATH: process.env['PATH'], SOUNDBOX_DATA_DIR: dir, SOUNDBOX_HTTP_PORT: String(more.ports?.http ?? 0), SOUNDBOX_MQTT_PORT: String(more.ports?.mqtt ?? 0), SOUNDBOX_ISO_PORT: '0',
     SOUNDBOX_BACKUP_KEEP: '0', SOUNDBOX_LOG_FILE: join(dir, 'gateway.log'), SOUNDBOX_LOG_LEVEL: 'warn', ...more.env
   }
-  const child = spawn(process.execPath, ['dist/gateway/main.js'], { env, stdio: ['ignore', 'inherit', 'inherit'] })
+  const child = spawn(process.execPath, [...more.nodeFlags ?? [], 'dist/gateway/main.js'], { env, stdio: ['ignore', 'inherit', 'inherit'] })
   const ended = new Promise<number | null>(resolve => { child.once('exit', code => { resolve(code) }) })
   for (let waited = 0; waited < START_TIMEOUT_MS; waited += 20) {
     if (child.exitCode !== null) throw new Error('the gateway ended while starting')
