@@ -111,8 +111,8 @@ function toldTo (feed: Feed, ledger: Ledger): Pick<Ledger, 'note' | 'settle'> {
       tell([change])
       ledger.note(change)
     },
-    async settle (changes) {
-      await ledger.settle(changes)
+    async settle (changes, isOurs) {
+      await ledger.settle(changes, isOurs)
       tell(changes)
     }
   }

@@ -77,6 +77,10 @@ export function memoryStore (nowMs: () => number): MemoryStore {
     saveMapping: () => serve('writes', 'saveMapping', () => {}),
     removeMapping: () => serve('writes', 'removeMapping', () => {}),
     saveDeviceSeen: () => serve('writes', 'saveDeviceSeen', () => {}),
+    findTransactions: () => serve('reads', 'findTransactions', () => []),
+    saveReversal: () => serve('writes', 'saveReversal', () => {}),
+    removeReversal: () => serve('writes', 'removeReversal', () => {}),
+    waitingReversals: () => serve('reads', 'waitingReversals', () => []),
     deviceStates: () => serve('reads', 'deviceStates', () => []),
     claimMark (mark: ReplayMark) {
       calls.push('claimMark')
