@@ -14,7 +14,6 @@ import { type AdminDeps, adminRoutes } from './admin-routes.js'
 import { type LookDeps, lookRoutes } from './look-routes.js'
 import { bankRoutes } from './bank-routes.js'
 import type { Metrics } from './metrics.js'
-import { overloadedAnswer } from './trigger-answer.js'
 import { BODY_BYTES_MAX, type TriggerRouteDeps, triggerRoutes } from './trigger-routes.js'
 
 /** A request must be whole within this; a slow sender holds a socket, nothing else. */
@@ -60,7 +59,7 @@ export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'NOT_FOUND', message: 'there is no such path; /docs lists them' }))
   await registerBasics(app, deps)
   await app.register(async scope => {
-    await scope.register(underPressure, { maxEventLoopDelay: LOOP_DELAY_MS_MAX, exposeStatusRoute: false, pressureHandler: (_request, reply) => { sendOverloaded(reply) } })
+    await scope.register(underPressure, { maxEventLoopDelay: LOOP_DELAY_MS_MAX, exposeStatusRoute: false, pressureHandler: refuseUnderPressure })
     await triggerRoutes(scope, deps.trigger)
   })
   await app.register(async scope => {
@@ -140,9 +139,8 @@ function requireOperator (request: FastifyRequest, token: string, trusted: WeakS
   if (!isSameSecret(given, token)) throw new SoundboxError('UNAUTHORIZED', 'a live operator token is needed')
 }
 
-function sendOverloaded (reply: FastifyReply): void {
-  const { status, body, headers } = overloadedAnswer()
-  void reply.code(status).headers({ 'content-type': 'application/json; charset=utf-8', ...headers }).send(body)
+function refuseUnderPressure (): never {
+  throw new SoundboxError('OVERLOADED', 'The gateway is busy')
 }
 
 /** The one place where an error becomes an HTTP answer outside the trigger API. */
