@@ -6,9 +6,10 @@ import { Command } from 'commander'
 import t from 'tap'
 import { ERRORS, type ErrorCode, SoundboxError } from '../../protocol/index.js'
 import { addAdminCommands } from '../../gateway/cli/admin-commands.js'
-import { curlLines, postTrigger, prepareTrigger } from '../../gateway/cli/bank-client.js'
+import { curlLines, prepareTrigger } from '../../gateway/cli/bank-client.js'
 import { type Client, findTarget, openClient } from '../../gateway/cli/client.js'
 import { cellText, describeFailure, EXIT, openOutput } from '../../gateway/cli/output.js'
+import type { BankSecrets } from '../../gateway/store/directory.js'
 import { eventually, payment, type Rig, startRig, tempDir } from '../support/rig.js'
 
 type Ended = { code: number | null, stdout: string, stderr: string }
@@ -93,7 +94,9 @@ t.test('--json gives the shapes that others script against', async t => {
   const { client } = rig
   const [bank] = lines(await say(client, ['bank', 'add', 'pnb', '--profile', 'aes-256-cbc', '--rename', 'column1=tr_id', 'column8=txn_amount', '--rate', '50', '--numeric-status']))
   t.same(Object.keys(bank ?? {}), ['bank', 'base', 'passKey', 'clientId', 'clientSecret', 'headerKey', 'payloadKey', 'profile'])
-  t.match(await client.call('GET', '/banks'), { banks: [{ id: 'pnb', fieldNames: { column1: 'tr_id', column8: 'txn_amount' }, ratePerSecond: 50, numericStatus: true, database: true, headerReuse: 'forbid' }] })
+  t.match(await client.call('GET', '/banks'), {
+    banks: [{ id: 'pnb', fieldNames: { column1: 'tr_id', column8: 'txn_amount' }, ratePerSecond: 50, numericStatus: true, database: true, headerReuse: 'forbid' }]
+  })
   const [box] = lines(await say(client, ['device', 'add', 'SB-0001', '--type', 'QS1', '--language', 'hindi', '--volume', '60', '--min-volume', '10']))
   t.same(Object.keys(box ?? {}), ['tid', 'type', 'mqttUsername', 'mqttPassword', 'signingKey'])
   await say(client, ['device', 'activate', 'SB-0001'])
@@ -104,18 +107,19 @@ t.test('--json gives the shapes that others script against', async t => {
   t.match(lines(await say(client, ['merchant', 'list'])), [{ bankId: 'pnb', merchant: 'shop@upi', tid: 'SB-0001' }])
   t.match(lines(await say(client, ['device', 'list'])), [{ tid: 'SB-0001', presence: 'offline', status: 'active' }])
   await say(client, ['bank', 'add', 'blind', '--no-database', '--allow-header-reuse', '--announce-failed', '--pass-key', 'my-own-pass-key', '--base', 'BLIND', '--name', 'Blind'])
-  t.match((await client.call('GET', '/banks'))['banks'], [{ id: 'pnb' }, { id: 'blind', database: false, headerReuse: 'allow', announceFailed: true, passKey: 'my-own-pass-key', base: 'BLIND', name: 'Blind' }])
+  const blind = { id: 'blind', database: false, headerReuse: 'allow', announceFailed: true, passKey: 'my-own-pass-key', base: 'BLIND', name: 'Blind' }
+  t.match((await client.call('GET', '/banks'))['banks'], [{ id: 'pnb' }, blind])
 
-  const secrets = bank as unknown as Parameters<typeof prepareTrigger>[0]['bank']
+  const secrets = bank as unknown as BankSecrets
   for (let n = 1; n <= 7; n++) {
-    const columns = { tr_id: `T${n}`, column2: 'shop@upi', txn_amount: `${n}.00`, column15: 'success' }
-    await postTrigger(prepareTrigger({ url: rig.url, bank: secrets, columns, nowMs: rig.clock.nowMs() }), secrets, rig.clock.nowMs, 60_000)
+    t.match(await rig.trigger(secrets, { tr_id: `T${n}`, column2: 'shop@upi', txn_amount: `${n}.00`, column15: 'success' }), { httpStatus: 200 })
     rig.clock.advance(1000)
   }
   const rows = lines(await say(client, ['history']))
   t.equal(rows.length, 7, 'one object a line')
   for (const key of ['bank', 'transactionId', 'amount', 'currency', 'merchant', 'status', 'acceptedAt', 'deliveries']) t.ok(key in (rows[0] ?? {}), key)
-  for (const key of ['tid', 'state', 'publishedAt', 'deliveredAt', 'spokenAt']) t.ok(key in (rows[0]?.['deliveries'] as object[])[0]!, key)
+  const deliveries = rows[0]?.['deliveries'] as object[] | undefined
+  for (const key of ['tid', 'state', 'publishedAt', 'deliveredAt', 'spokenAt']) t.ok(key in (deliveries?.[0] ?? {}), key)
   const calls: string[] = []
   const paged: Client = { ...client, call: (method, path, body) => {
     calls.push(path)
@@ -128,9 +132,13 @@ t.test('--json gives the shapes that others script against', async t => {
   t.match(await say(client, ['history', '--limit', '1'], false), /T7.*7\.00.*shop@upi/, 'a table for people')
   t.match(await say(client, ['history', '--transaction', 'NONE'], false), /nothing found/)
   t.equal(await say(client, ['tail']), '', 'signs of life are not printed')
-  for (const args of [['history', '--limit', 'many'], ['history', '--limit', '0'], ['history', '--since', 'yesterday'], ['device', 'set', 'SB-0001', '--volume', '101'], ['device', 'set', 'SB-0001', '--volume', 'loud'],
-    ['device', 'set', 'SB-0001', '--quiet', '25:00-26:00'], ['device', 'set', 'SB-0001', '--quiet', '22:00-06:00', '--utc-offset', 'x'], ['bank', 'add', 'xx', '--rename', 'column1'], ['bank', 'add', 'xx', '--rename', 'colum1=a'],
-    ['bank', 'rotate-key', 'pnb', '--overlap', 'x']]) await t.rejects(say(client, args), { code: 'INPUT_INVALID' }, args.join(' '))
+  const wrong = [
+    ['history', '--limit', 'many'], ['history', '--limit', '0'], ['history', '--since', 'yesterday'], ['device', 'set', 'SB-0001', '--volume', '101'], ['device', 'set', 'SB-0001', '--volume', 'loud'],
+    ['device', 'set', 'SB-0001', '--quiet', '25:00-26:00'], ['device', 'set', 'SB-0001', '--quiet', '22:00-06:00', '--utc-offset', 'x'], ['bank', 'add', 'xx', '--rename', 'column1'],
+    ['bank', 'add', 'xx', '--rename', 'colum1=a'],
+    ['bank', 'rotate-key', 'pnb', '--overlap', 'x']
+  ]
+  for (const args of wrong) await t.rejects(say(client, args), { code: 'INPUT_INVALID' }, args.join(' '))
   await t.rejects(say(client, ['device', 'set', 'SB-0001', '--language', 'klingon']), { code: 'LANGUAGE_UNKNOWN' })
   t.match(lines(await say(client, ['bank', 'rotate-key', 'pnb', '--overlap', '60']))[0], { bank: 'pnb', clientSecret: /./ })
   t.match(lines(await say(client, ['bank', 'disable', 'pnb']))[0], { bank: 'pnb', disabled: true })

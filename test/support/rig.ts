@@ -23,6 +23,7 @@ export type Rig = {
   /** An active soundbox, mapped to the merchant of the bank. */
   addBox: (tid: string, more?: { bank?: string, merchant?: string, language?: string, type?: string }) => Promise<DeviceSecrets>
   connect: (secrets: DeviceSecrets, behaviour?: BoxBehaviour) => Promise<TestBox>
+  /** As a bank does: comes again while the gateway is too busy to look. */
   trigger: (bank: BankSecrets, columns: Record<string, string>) => Promise<TriggerReply>
   history: (query?: string) => Promise<HistoryRow[]>
   /** Stops and starts the gateway on the same data. */
@@ -82,7 +83,13 @@ export async function startRig (t: Teardown, options: RigOptions = {}): Promise<
       boxes.push(box)
       return box
     },
-    trigger: (bank, columns) => postTrigger(prepareTrigger({ url: `http://127.0.0.1:${gateway.ports.http}`, bank, columns, nowMs: nowMs() }), bank, nowMs, REPLY_TIMEOUT_MS),
+    async trigger (bank, columns) {
+      for (;;) {
+        const reply = await postTrigger(prepareTrigger({ url: `http://127.0.0.1:${gateway.ports.http}`, bank, columns, nowMs: nowMs() }), bank, nowMs, REPLY_TIMEOUT_MS)
+        if (reply.httpStatus !== 503) return reply
+        await new Promise(resolve => { setTimeout(resolve, 500) })
+      }
+    },
     history: async (query = '') => (await client.call('GET', `/history?${query}`))['payments'] as HistoryRow[],
     async restart () {
       await gateway.close()
