@@ -78,6 +78,10 @@ export function memoryStore (nowMs: () => number): MemoryStore {
     removeMapping: () => serve('writes', 'removeMapping', () => {}),
     saveDeviceSeen: () => serve('writes', 'saveDeviceSeen', () => {}),
     deviceStates: () => serve('reads', 'deviceStates', () => []),
+    findTransactions: () => serve('reads', 'findTransactions', () => []),
+    saveReversal: () => serve('writes', 'saveReversal', () => {}),
+    removeReversal: () => serve('writes', 'removeReversal', () => {}),
+    waitingReversals: () => serve('reads', 'waitingReversals', () => []),
     claimMark (mark: ReplayMark) {
       calls.push('claimMark')
       return marks.claim(mark, nowMs())
