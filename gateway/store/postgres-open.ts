@@ -33,19 +33,20 @@ export function createPool (url: string, log: Log): Pool {
   return pool
 }
 
-/** A connection of its own, outside the pool, for LISTEN. */
-export function createListener (url: string): pg.Client {
-  return new pg.Client({ connectionString: url, connectionTimeoutMillis: CONNECT_TIMEOUT_MS, application_name: 'soundbox-listen', keepAlive: true })
+/** A connection of its own, outside the pool and without its time-outs: for LISTEN and for migrations. */
+export function createConnection (url: string): pg.Client {
+  return new pg.Client({ connectionString: url, connectionTimeoutMillis: CONNECT_TIMEOUT_MS, application_name: 'soundbox-listen', keepAlive: true, types })
 }
 
 /**
  * Runs the missing migrations, each in one transaction, and makes sure that commits are durable. Returns how many ran. Throws
  * DATA_DIR_UNUSABLE when the server does not sync or a newer version wrote the database, STORE_CORRUPT for a changed migration.
  */
-export async function preparePostgres (pool: Pool, known: readonly Migration[], nowMs: number): Promise<number> {
-  const client = await pool.connect()
+export async function preparePostgres (url: string, known: readonly Migration[], nowMs: number): Promise<number> {
+  const client = createConnection(url)
+  client.on('error', () => {})
   try {
-    await client.query('SET statement_timeout = 0; SET lock_timeout = 0')
+    await client.connect()
     const { rows: [settings] } = await client.query(`SELECT current_setting('fsync') AS fsync, current_setting('synchronous_commit') AS commit`)
     const { fsync, commit } = settings as { fsync: string, commit: string }
     if (fsync !== 'on' || commit === 'off') {
@@ -54,11 +55,11 @@ export async function preparePostgres (pool: Pool, known: readonly Migration[], 
     await client.query('SELECT pg_advisory_lock($1)', [MIGRATION_LOCK])
     return await migrate(client, known, nowMs)
   } finally {
-    client.release(true)
+    await client.end().catch(() => {})
   }
 }
 
-async function migrate (client: pg.PoolClient, known: readonly Migration[], nowMs: number): Promise<number> {
+async function migrate (client: pg.Client, known: readonly Migration[], nowMs: number): Promise<number> {
   await client.query('CREATE TABLE IF NOT EXISTS schema_migration (id INTEGER PRIMARY KEY, name TEXT NOT NULL, checksum TEXT NOT NULL, applied_at BIGINT NOT NULL)')
   const { rows } = await client.query('SELECT id, checksum FROM schema_migration ORDER BY id')
   const pending = pendingMigrations(known, rows as { id: number, checksum: string }[])
@@ -86,11 +87,15 @@ export function isClash (error: unknown): boolean {
   return /^40/.test(sqlState(error))
 }
 
-/** What the caller gets: INPUT_INVALID for the record's fault, STORE_FAILED for all else, naming no value. */
+/** What the caller gets: INPUT_INVALID for the record's fault, STORE_FAILED for all else. A server's error is not its cause: that holds values. */
 export function storeErrorFrom (error: unknown): SoundboxError {
   if (error instanceof SoundboxError) return error
   const state = sqlState(error)
-  if (!isRecordFault(error)) return new SoundboxError('STORE_FAILED', `the database cannot serve this now (${state || (error as NodeJS.ErrnoException).code || 'no connection'})`, { cause: error })
-  const constraint = error instanceof pg.DatabaseError ? error.constraint ?? error.column : undefined
-  return new SoundboxError('INPUT_INVALID', `the record cannot be stored: ${constraint ?? 'a value is missing or of the wrong type'}${state === '' ? '' : ` (${state})`}`)
+  const cause = error instanceof pg.DatabaseError ? undefined : error
+  if (!isRecordFault(error)) {
+    const why = state || (error as NodeJS.ErrnoException).code || 'no connection'
+    return new SoundboxError('STORE_FAILED', `the database cannot serve this now (${why})`, { cause })
+  }
+  const name = error instanceof pg.DatabaseError ? error.constraint ?? error.column : undefined
+  return new SoundboxError('INPUT_INVALID', `the record cannot be stored: ${name ?? 'a value is missing or of the wrong type'}${state === '' ? '' : ` (${state})`}`, { cause })
 }

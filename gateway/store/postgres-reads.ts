@@ -24,7 +24,7 @@ export function historySql (query: HistoryQuery): { sql: string, values: unknown
   }
   const byDevice = query.tid !== undefined
   const [time, id] = byDevice ? ['d.accepted_at', 'd.payment_id'] : ['p.accepted_at', 'p.id']
-  const where = ['p.listed']
+  const where = [byDevice ? 'd.listed = true' : 'p.listed']
   const values: unknown[] = []
   const filter = (sql: (...names: string[]) => string, ...given: unknown[]): void => {
     values.push(...given)
@@ -56,7 +56,7 @@ export async function openDeliveries (db: Queryable, tid: string, limit: number)
 /** Successful payments that were not reversed. */
 export async function totalSince (db: Queryable, tid: string, since: number): Promise<{ count: number, amountMinor: number }> {
   const { rows } = await db.query(`SELECT count(*) AS count, coalesce(sum(p.amount_minor), 0)::bigint AS "amountMinor" FROM delivery d JOIN payment p ON p.id = d.payment_id
-    WHERE d.tid = $1 AND d.payment_id IS NOT NULL AND d.accepted_at >= $2 AND p.status = 'success' AND p.reversed_at IS NULL`, [tid, since])
+    WHERE d.tid = $1 AND d.payment_id IS NOT NULL AND d.listed IN (true, false) AND d.accepted_at >= $2 AND p.status = 'success' AND p.reversed_at IS NULL`, [tid, since])
   return rows[0] as { count: number, amountMinor: number }
 }
 

@@ -2,6 +2,7 @@
 //
 // The same tables as sqlite-schema.ts, in PostgreSQL's types. Replay marks are unique here: several gateways share them.
 import type { Migration } from './migrate.js'
+import { ISO_TABLES } from './postgres-iso.js'
 
 const FIRST = `
 CREATE TABLE payment (
@@ -43,6 +44,7 @@ CREATE TABLE delivery (
   expires_at BIGINT NOT NULL,
   payment_id BIGINT REFERENCES payment (id),
   accepted_at BIGINT,
+  listed BOOLEAN,
   state SMALLINT NOT NULL DEFAULT 0 CHECK (state >= 0),
   published_at BIGINT,
   delivered_at BIGINT,
@@ -54,7 +56,7 @@ CREATE TABLE delivery (
 );
 CREATE UNIQUE INDEX delivery_announcement ON delivery (tid, announcement_id);
 CREATE INDEX delivery_payment ON delivery (payment_id) WHERE payment_id IS NOT NULL;
-CREATE INDEX delivery_history ON delivery (tid, accepted_at, payment_id) WHERE payment_id IS NOT NULL;
+CREATE INDEX delivery_history ON delivery (tid, listed, accepted_at, payment_id) WHERE payment_id IS NOT NULL;
 CREATE INDEX delivery_open ON delivery (tid, seq) WHERE state < 3;
 CREATE INDEX delivery_open_issued ON delivery (issued_at) WHERE state < 3;
 CREATE INDEX delivery_summary ON delivery (summary_id) WHERE summary_id IS NOT NULL;
@@ -132,5 +134,6 @@ CREATE INDEX replay_mark_expiry ON replay_mark (expires_at);
 `
 
 export const POSTGRES_MIGRATIONS: readonly Migration[] = [
-  { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST }
+  { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST },
+  { id: 4, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES }
 ]

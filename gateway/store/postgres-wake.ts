@@ -2,7 +2,7 @@
 // connection the handlers are told to look at everything.
 import { type Log, SoundboxError } from '../../protocol/index.js'
 import { WAKE_CHANNEL } from './postgres-directory.js'
-import { createListener, type Queryable } from './postgres-open.js'
+import { createConnection, type Queryable } from './postgres-open.js'
 
 /** To a handler: anything may have changed while nobody listened. */
 export const WAKE_ALL = '*'
@@ -21,7 +21,7 @@ export type Wakes = {
 /** Connects with the first handler. */
 export function createWakes (url: string, db: Queryable, log: Log): Wakes {
   const handlers: ((topic: string) => void)[] = []
-  let listener: ReturnType<typeof createListener> | undefined
+  let listener: ReturnType<typeof createConnection> | undefined
   let pauseMs = RECONNECT_PAUSE_MS
   let retry: NodeJS.Timeout | undefined
   let closed = false
@@ -30,7 +30,7 @@ export function createWakes (url: string, db: Queryable, log: Log): Wakes {
     for (const handler of handlers) handler(topic)
   }
   const listen = async (): Promise<void> => {
-    const client = createListener(url)
+    const client = createConnection(url)
     let lost = false
     const again = (): void => {
       if (lost || closed) return

@@ -20,9 +20,9 @@ const RECORD = `WITH added AS (
     v."acceptedAt", v.listed
   FROM json_to_recordset($1) AS v ("bankId" text, "transactionId" text, merchant text, "amountMinor" bigint, currency text, "txnType" text, language text, status text,
     source text, "contentHash" text, "acceptedAt" bigint, listed boolean)
-  ON CONFLICT (transaction_id, bank_id) DO NOTHING RETURNING id, bank_id, transaction_id, accepted_at
+  ON CONFLICT (transaction_id, bank_id) DO NOTHING RETURNING id, bank_id, transaction_id, accepted_at, listed
 ), said AS (
-  INSERT INTO delivery (${DELIVERY_TARGET}, payment_id, accepted_at) SELECT ${DELIVERY_VALUES}, added.id, added.accepted_at
+  INSERT INTO delivery (${DELIVERY_TARGET}, payment_id, accepted_at, listed) SELECT ${DELIVERY_VALUES}, added.id, added.accepted_at, added.listed
   FROM json_to_recordset($2) AS v (${DELIVERY_FIELDS}, "bankId" text, "transactionId" text, n int)
   JOIN added ON added.bank_id = v."bankId" AND added.transaction_id = v."transactionId" ORDER BY v.n RETURNING 1
 ) SELECT bank_id AS "bankId", transaction_id AS "transactionId", (SELECT count(*) FROM said) AS said FROM added`

@@ -11,7 +11,7 @@ const INSERT_ONCE = `${INSERT_DELIVERY} ON CONFLICT (tid, announcement_id) DO NO
 export function deliveryOps (db: Db, counters: Counters) {
   const insertOnce = db.prepare(INSERT_ONCE)
   const recordNotice = (notice: NewDelivery): void => {
-    counters.open += insertOnce.run(...deliveryValues(notice, null)).changes
+    counters.open += insertOnce.run(...deliveryValues(notice, null, null)).changes
   }
   return { stepDeliveries: deliverySteps(db, counters), recordNotice, recordSummary: summaryRecord(db, counters, recordNotice), expireDeliveries: expiry(db, counters) }
 }

@@ -16,8 +16,7 @@ export function paymentOps (db: Db, counters: Counters) {
     recordPayment: ({ payment, deliveries }: { payment: Payment, deliveries: readonly NewDelivery[] }): Recorded => {
       const inserted = insertPayment.run(...paymentValues(payment))
       if (inserted.changes === 0) return known(payment, stored.find(payment.bankId, payment.transactionId)!.stored)
-      const owner = { id: inserted.lastInsertRowid, acceptedAt: payment.acceptedAt }
-      for (const delivery of deliveries) insertDelivery.run(...deliveryValues(delivery, owner))
+      for (const delivery of deliveries) insertDelivery.run(...deliveryValues(delivery, inserted.lastInsertRowid, payment))
       counters.payments += 1
       counters.open += deliveries.length
       return { outcome: 'new' }

@@ -25,14 +25,14 @@ export function deliveryFromRow (row: DeliveryRow, of: { bankId: string, transac
 
 /** Values are bound by position: by name they cost a third of the whole insert. */
 export const INSERT_DELIVERY = `INSERT INTO delivery
-  (tid, announcement_id, kind, language, seq, amount_minor, currency, txn_type, count, issued_at, expires_at, payment_id, accepted_at)
-  VALUES (?, unhex(?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+  (tid, announcement_id, kind, language, seq, amount_minor, currency, txn_type, count, issued_at, expires_at, payment_id, accepted_at, listed)
+  VALUES (?, unhex(?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
 
-/** The values of INSERT_DELIVERY. */
-export function deliveryValues (d: NewDelivery, payment: { id: number | bigint, acceptedAt: number } | null): unknown[] {
+/** The values of INSERT_DELIVERY; `id` is the key of its payment. */
+export function deliveryValues (d: NewDelivery, id: number | bigint | null, payment: Payment | null): unknown[] {
   return [
     d.tid, d.announcementId, d.kind, d.language, d.seq, d.amountMinor, d.currency, d.txnType, d.count, d.issuedAt, d.expiresAt,
-    payment === null ? null : payment.id, payment === null ? null : payment.acceptedAt
+    id, payment === null ? null : payment.acceptedAt, payment === null ? null : Number(payment.listed)
   ]
 }
 

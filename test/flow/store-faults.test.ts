@@ -13,7 +13,7 @@ import { openSpool } from '../../gateway/fallback/spool.js'
 import type { Store } from '../../gateway/store/contract.js'
 import { openSqliteStore } from '../../gateway/store/sqlite.js'
 import { type Log, SILENT_LOG } from '../../protocol/index.js'
-import { collectLog, seededRandom, someDelivery, somePayment, START_MS } from '../support/store-records.js'
+import { collectLog, hexOf, seededRandom, someDelivery, somePayment, START_MS } from '../support/store-records.js'
 import { seedsOf } from '../support/store-random.js'
 import { allPages, type Test } from '../support/store-suite.js'
 
@@ -209,6 +209,7 @@ t.test('kill -9 while writing loses nothing that was confirmed, and leaves no ha
   t.same(all.store.filter(i => !ids.has(`T${i}`)), [], 'all of the store')
   t.same(rows.filter(row => row.deliveries.length !== 2).map(row => row.payment.transactionId), [], 'each with both deliveries')
   t.match(store.stats(), { payments: rows.length, openDeliveries: rows.length * 2 })
+  t.same(all.store.filter(i => store.claimMark({ mark: hexOf(`mark ${i}`), owner: '', expiresAt: START_MS + 1000 })), [], 'each request mark that came before')
   t.same(all.spool.filter(i => spool.findPayment('pnb', `T${i}`) === undefined), [], 'all of the spool')
   await spool.close()
   await store.close()

@@ -1,4 +1,4 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
@@ -102,6 +102,7 @@ t.test('no history query scans a table or sorts, with any filters', async t => {
     const bad = plan.filter(step => (/^SCAN/.test(step) && !/USING INDEX payment_failed$/.test(step)) || (/TEMP B-TREE/.test(step) && !isFew))
     t.same(bad, [], `${names.filter((_, bit) => mask & (1 << bit)).join('+')}: ${plan.join(' | ')}`)
     if (query.cursor !== undefined && !isFew && query.since === undefined) t.match(plan[0], /accepted_at<\?/, 'a cursor is where the walk begins')
+    if (query.tid !== undefined && !isFew) t.match(plan[0], /delivery_history \(tid=\? AND listed=\?/, 'payments that are not listed are not walked over')
   }
 })
 
@@ -196,13 +197,16 @@ t.test('a backup is a whole, checked, private copy that opens as a store', async
   await Promise.all(Array.from({ length: 200 }, (_, i) => store.recordPayment(somePayment(i), [someDelivery(i)])))
   const target = join(dir, 'copy.db')
   let writes = 0
+  writeFileSync(join(dir, 'old.db.backup-part'), 'cut off by a power failure')
   const backup = store.backup(target)
+  await t.rejects(store.backup(join(dir, 'second.db')), { code: 'STORE_FAILED' }, 'one at a time')
   for (let done = false; !done;) {
     await store.recordPayment(somePayment(1000 + writes++), [])
     done = await Promise.race([backup.then(() => true), new Promise<false>(resolve => { setImmediate(() => { resolve(false) }) })])
   }
   t.equal((await backup).bytes, statSync(target).size)
   t.equal(statSync(target).mode & 0o777, 0o600)
+  t.same(readdirSync(dir).filter(name => name.endsWith('-part')), [])
   t.ok(writes > 1, `${writes} payments were recorded meanwhile`)
   const copy = await openSqliteStore(settings(target))
   t.ok((await copy.findPayment('pnb', 'T199')) !== undefined)
