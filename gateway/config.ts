@@ -11,6 +11,8 @@ export type GatewayConfig = Readonly<{
   mqttsPort: number | null
   websocketPort: number | null
   isoPort: number
+  isoPeersFile: string | null
+  isoTls: { port: number, certFile: string, keyFile: string, caFile: string } | null
   tls: TlsFiles | null
   httpTls: boolean
   masterKeyFile: string | null
@@ -41,7 +43,12 @@ export const SETTINGS: readonly Setting[] = [
   { name: 'SOUNDBOX_MQTT_PORT', fallback: '1883', what: 'MQTT port; 0 = any free one' },
   { name: 'SOUNDBOX_MQTTS_PORT', fallback: '', what: 'MQTT over TLS port; empty = off; needs the TLS files' },
   { name: 'SOUNDBOX_MQTT_WEBSOCKET_PORT', fallback: '', what: 'MQTT over WebSocket port; empty = off' },
-  { name: 'SOUNDBOX_ISO_PORT', fallback: '8583', what: 'ISO 8583 port; 0 = any free one' },
+  { name: 'SOUNDBOX_ISO_PORT', fallback: '8583', what: 'ISO 8583 port; 0 = any free one; opened when the peers file has a peer without TLS' },
+  { name: 'SOUNDBOX_ISO_PEERS_FILE', fallback: '', what: 'JSON of the switches that may connect (gateway/iso8583/README.md); empty = no ISO 8583' },
+  { name: 'SOUNDBOX_ISO_TLS_PORT', fallback: '', what: 'ISO 8583 over mutual TLS port; empty = off; needs the three files below' },
+  { name: 'SOUNDBOX_ISO_TLS_CERT_FILE', fallback: '', what: 'PEM certificate chain that switches see' },
+  { name: 'SOUNDBOX_ISO_TLS_KEY_FILE', fallback: '', what: 'PEM private key of it' },
+  { name: 'SOUNDBOX_ISO_TLS_CA_FILE', fallback: '', what: 'PEM of the authority whose switch certificates are accepted (CN = certificate of the peer)' },
   { name: 'SOUNDBOX_TLS_CERT_FILE', fallback: '', what: 'PEM certificate chain for MQTT over TLS and HTTPS' },
   { name: 'SOUNDBOX_TLS_KEY_FILE', fallback: '', what: 'PEM private key' },
   { name: 'SOUNDBOX_TLS_CA_FILE', fallback: '', what: 'PEM of the authority whose device certificates are accepted (CN = tid)' },
@@ -95,6 +102,8 @@ export function parseConfig (env: Env): GatewayConfig {
     mqttsPort: optional('SOUNDBOX_MQTTS_PORT') === null ? null : port('SOUNDBOX_MQTTS_PORT'),
     websocketPort: optional('SOUNDBOX_MQTT_WEBSOCKET_PORT') === null ? null : port('SOUNDBOX_MQTT_WEBSOCKET_PORT'),
     isoPort: port('SOUNDBOX_ISO_PORT'),
+    isoPeersFile: optional('SOUNDBOX_ISO_PEERS_FILE'),
+    isoTls: isoTls(optional, port, problems),
     tls: tlsFiles(optional, flag, problems),
     httpTls: flag('SOUNDBOX_HTTP_TLS'),
     masterKeyFile: optional('SOUNDBOX_MASTER_KEY_FILE'),
@@ -126,6 +135,14 @@ export function parseConfig (env: Env): GatewayConfig {
 export function describeConfig (config: GatewayConfig): Record<string, unknown> {
   const hide = (url: string): string => url.replace(/:\/\/[^@/]*@/, '://[secret]@')
   return { ...config, store: hide(config.store), broker: hide(config.broker) }
+}
+
+function isoTls (optional: (name: string) => string | null, port: (name: string) => number, problems: string[]): GatewayConfig['isoTls'] {
+  if (optional('SOUNDBOX_ISO_TLS_PORT') === null) return null
+  const [certFile, keyFile, caFile] = ['SOUNDBOX_ISO_TLS_CERT_FILE', 'SOUNDBOX_ISO_TLS_KEY_FILE', 'SOUNDBOX_ISO_TLS_CA_FILE'].map(optional) as [string | null, string | null, string | null]
+  if (certFile !== null && keyFile !== null && caFile !== null) return { port: port('SOUNDBOX_ISO_TLS_PORT'), certFile, keyFile, caFile }
+  problems.push('SOUNDBOX_ISO_TLS_PORT needs SOUNDBOX_ISO_TLS_CERT_FILE, SOUNDBOX_ISO_TLS_KEY_FILE and SOUNDBOX_ISO_TLS_CA_FILE')
+  return null
 }
 
 function tlsFiles (optional: (name: string) => string | null, flag: (name: string) => boolean, problems: string[]): TlsFiles | null {

@@ -1,7 +1,7 @@
 // The wiring of one gateway: every part is opened here, from the ground up, and closed in the opposite order.
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { type Log, SoundboxError } from '../protocol/index.js'
+import { type Log, makeTimers, SoundboxError } from '../protocol/index.js'
 import type { Broker, BrokerEvents } from './broker/contract.js'
 import { openEmbeddedBroker } from './broker/embedded.js'
 import { openExternalBroker } from './broker/external.js'
@@ -14,14 +14,20 @@ import { parseServiceAccount } from './fallback/pubsub-rest.js'
 import { openSpool } from './fallback/spool.js'
 import { openDeviceTypes, parseDeviceTypes } from './fleet/device-types.js'
 import { openFleet } from './fleet/fleet.js'
-import { openMetrics } from './http/metrics.js'
+import { type Metrics, openMetrics } from './http/metrics.js'
 import { openHttpServer } from './http/server.js'
+import { openHandlers } from './iso8583/handlers.js'
+import { openIsoMeter } from './iso8583/meter.js'
+import { parsePeers } from './iso8583/peers.js'
+import { type IsoServer, type IsoTls, openIsoServer } from './iso8583/server.js'
+import { simulatedCbs } from './iso8583/simulated-cbs.js'
 import { scheduleCron } from './jobs/cron.js'
 import { drainFallback, houseJobs } from './jobs/house-jobs.js'
 import { startJobs } from './jobs/table.js'
-import { openDirectory } from './store/directory.js'
+import type { Store } from './store/contract.js'
+import { type Directory, openDirectory } from './store/directory.js'
 import { openSqliteStore } from './store/sqlite.js'
-import { openHeart } from './trigger/heart.js'
+import { type Heart, openHeart } from './trigger/heart.js'
 import { openPrompter } from './trigger/prompter.js'
 import { openRateLimit } from './trigger/rate.js'
 
@@ -31,7 +37,7 @@ const DAY_MS = 86_400_000
 /** India, where a box has no quiet hours that name another zone. */
 const UTC_OFFSET_MINUTES = 330
 
-export type Ports = { http: number, mqtt: number | null, mqtts: number | null, websocket: number | null, iso: number | null }
+export type Ports = { http: number, mqtt: number | null, mqtts: number | null, websocket: number | null, iso: number | null, isoTls: number | null }
 export type Gateway = { ports: Ports, close: () => Promise<void> }
 export type GatewayDeps = { config: GatewayConfig, log: Log, nowMs: () => number, pid: number }
 
@@ -74,6 +80,8 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   await heart.resume()
   const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: config, nowMs, log })
   const jobs = opened(startJobs(table, { store, schedule: scheduleCron, nowMs, log }))
+  const iso = await openIso({ config, heart, directory, store, metrics, nowMs, log })
+  if (iso !== undefined) opened(iso)
   metrics.addGauges([
     { name: 'soundbox_devices_connected', help: 'soundboxes connected', read: () => broker().stats().connected },
     { name: 'soundbox_pump_waiting', help: 'announcements that wait in memory', read: () => heart.depth().waiting },
@@ -83,7 +91,7 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
     { name: 'soundbox_fallback_depth', help: 'records that wait in the fallback', read: () => fallback.depth() }
   ])
   const status = async (): Promise<object> => ({
-    broker: broker().stats(), store: store.stats(), fallbackDepth: fallback.depth(), pump: heart.depth(), jobs: jobs.report(),
+    broker: broker().stats(), store: store.stats(), fallbackDepth: fallback.depth(), pump: heart.depth(), jobs: jobs.report(), iso: iso?.stats() ?? null,
     banks: directory.banks().length, devices: directory.devices().length
   })
   const http = opened(await openHttpServer({
@@ -98,7 +106,7 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
     look: { store, feed: heart.feed, status },
     isReady: () => ({ ready: broker().stats().ready, why: broker().stats().ready ? [] : ['the broker cannot be reached'] })
   }))
-  const ports: Ports = { http: http.port, ...broker().ports, iso: null }
+  const ports: Ports = { http: http.port, ...broker().ports, iso: iso?.port ?? null, isoTls: iso?.tlsPort ?? null }
   dataDir.writePorts({ ...ports, pid })
   log.info({ ...ports, dataDir: config.dataDir }, 'gateway ready')
   return ports
@@ -121,6 +129,42 @@ async function openBroker (config: GatewayConfig, events: BrokerEvents, log: Log
   const tls = config.mqttsPort === null ? {} : { tls: { port: config.mqttsPort, ...tlsOf(config), requestClientCert: config.tls?.requestClientCert ?? false } }
   const websocket = config.websocketPort === null ? {} : { websocketPort: config.websocketPort }
   return await openEmbeddedBroker({ host: config.host, mqttPort: config.mqttPort, ...tls, ...websocket, log, nowMs }, events)
+}
+
+type IsoDeps = { config: GatewayConfig, heart: Heart, directory: Directory, store: Store, metrics: Metrics, nowMs: () => number, log: Log }
+
+/** The door for switches, when there is a peers file. */
+async function openIso ({ config, heart, directory, store, metrics, nowMs, log }: IsoDeps): Promise<IsoServer | undefined> {
+  if (config.isoPeersFile === null) return undefined
+  const read = (path: string): string => readText(path, 'SOUNDBOX_ISO_PEERS_FILE, or a file it names,')
+  const handle = openHandlers({
+    directory, store, announce: heart.announce, reverse: heart.reverse, notify: heart.notify, nextSeq: heart.nextSeq, speakMs: config.speakMs, cbs: simulatedCbs(nowMs),
+    meter: metrics.meter, nowMs, log
+  })
+  const tls = config.isoTls === null ? null : isoTlsOf(config.isoTls)
+  const server = await openIsoServer({
+    host: config.host, port: config.isoPort, tls, peers: parsePeers(read(config.isoPeersFile), read), handle, timers: makeTimers(() => performance.now()), nowMs, log,
+    meter: openIsoMeter(metrics.registry),
+    audit: config.logLevel === 'debug' ? ({ lines, ...entry }) => { log.debug({ ...entry, message: lines() }, 'ISO 8583 message') } : undefined
+  })
+  metrics.addGauges([
+    { name: 'soundbox_iso_connections', help: 'switches connected', read: () => server.stats().connections },
+    { name: 'soundbox_iso_in_flight', help: 'requests of switches in work', read: () => server.stats().inFlight }
+  ])
+  return server
+}
+
+function isoTlsOf ({ port, certFile, keyFile, caFile }: NonNullable<GatewayConfig['isoTls']>): IsoTls {
+  const read = (path: string): string => readText(path, 'a file of SOUNDBOX_ISO_TLS_*_FILE')
+  return { port, cert: read(certFile), key: read(keyFile), ca: read(caFile) }
+}
+
+function readText (path: string, what: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw new SoundboxError('CONFIG_INVALID', `${what} cannot be read: check path and mode`, { cause })
+  }
 }
 
 function tlsOf (config: GatewayConfig): { cert: Buffer, key: Buffer, ca?: Buffer } {

@@ -44,7 +44,9 @@ const CommandBody = Type.Object({
   name: Text('replay, test, reboot, locate, display-qr, clear-display, collect-log, volume, language, day-total', 32),
   args: Type.Optional(Type.Record(Type.String({ maxLength: 32 }), Type.Union([Type.String({ maxLength: 512 }), Type.Number(), Type.Boolean()])))
 }, { additionalProperties: false, examples: [{ name: 'replay' }] })
-const SayBody = Type.Object({ code: Type.Optional(Type.Integer({ minimum: 0, maximum: 999_999, description: 'six digits, spoken one by one' })), dayTotal: Type.Optional(Type.Boolean()) }, { additionalProperties: false })
+const SayBody = Type.Object({
+  code: Type.Optional(Type.Integer({ minimum: 0, maximum: 999_999, description: 'six digits, spoken one by one' })), dayTotal: Type.Optional(Type.Boolean())
+}, { additionalProperties: false })
 const OVERLAP_SECONDS = 86_400
 
 export type AdminDeps = {

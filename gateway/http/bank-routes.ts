@@ -22,7 +22,10 @@ export async function bankRoutes (app: FastifyInstance, deps: BankRouteDeps): Pr
   takeBodiesAsText(app)
   const route = (method: 'GET' | 'POST', path: string, summary: string, handler: BankHandler): void => {
     const schema = { tags: ['bank'], summary }
-    app.route({ method, url: `/:base/isu_soundbox${path}`, schema, validatorCompiler: () => () => true, serializerCompiler: () => String, handler: (request, reply) => answer(deps, request, reply, handler) })
+    app.route({
+      method, url: `/:base/isu_soundbox${path}`, schema, validatorCompiler: () => () => true, serializerCompiler: () => String,
+      handler: (request, reply) => answer(deps, request, reply, handler)
+    })
   }
   route('POST', '/deviceMapping/mapDevice', 'Let a merchant of the bank speak through a soundbox', (bank, body) => mapDevice(deps, bank, body))
   route('POST', '/lang/update_language', 'Set the language of a soundbox of the bank', async (bank, body) => {

@@ -2,6 +2,7 @@
 //
 // The same tables as sqlite-schema.ts, in PostgreSQL's types. Replay marks are unique here: several gateways share them.
 import type { Migration } from './migrate.js'
+import { ISO_TABLES } from './postgres-iso.js'
 
 const FIRST = `
 CREATE TABLE payment (
@@ -133,5 +134,6 @@ CREATE INDEX replay_mark_expiry ON replay_mark (expires_at);
 `
 
 export const POSTGRES_MIGRATIONS: readonly Migration[] = [
-  { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST }
+  { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST },
+  { id: 4, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES }
 ]

@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { type Log, SoundboxError } from '../../protocol/index.js'
 import type { Store, StoreStats } from './contract.js'
 import { deviceStates, loadDirectory, removeMapping, saveBank, saveBankKey, saveDevice, saveDeviceSeen, saveMapping } from './postgres-directory.js'
+import { findTransactions, removeReversal, saveReversal, waitingReversals } from './postgres-iso.js'
 import { createMarkClaims } from './postgres-marks.js'
 import { createLane, createPool, LANES, type Pool, preparePostgres, type Queryable, sqlState, storeErrorFrom } from './postgres-open.js'
 import { createWriteQueue, type WriteQueue } from './postgres-queue.js'
@@ -130,7 +131,7 @@ function failingFast (pool: Pool, widths: readonly number[]): Queryable[] {
 }
 
 type WriteCalls = 'recordPayment' | 'reversePayment' | 'stepDeliveries' | 'recordSummary' | 'recordNotice' | 'expireDeliveries' | 'purgeHistory' |
-  'saveBank' | 'saveBankKey' | 'saveDevice' | 'saveMapping' | 'removeMapping' | 'saveDeviceSeen'
+  'saveBank' | 'saveBankKey' | 'saveDevice' | 'saveMapping' | 'removeMapping' | 'saveDeviceSeen' | 'saveReversal' | 'removeReversal'
 
 function writeCalls (writes: WriteQueue, gate: Gate): Pick<Store, WriteCalls> {
   const add = async (op: Parameters<WriteQueue['add']>[0]): Promise<unknown> => {
@@ -152,11 +153,13 @@ function writeCalls (writes: WriteQueue, gate: Gate): Pick<Store, WriteCalls> {
     saveDevice: device => plain(db => saveDevice(db, device)),
     saveMapping: mapping => plain(db => saveMapping(db, mapping)),
     removeMapping: (bankId, merchant, tid) => plain(db => removeMapping(db, { bankId, merchant, tid })),
-    saveDeviceSeen: seen => plain(db => saveDeviceSeen(db, seen))
+    saveDeviceSeen: seen => plain(db => saveDeviceSeen(db, seen)),
+    saveReversal: reversal => plain(db => saveReversal(db, reversal)),
+    removeReversal: (peer, reference) => plain(db => removeReversal(db, peer, reference))
   }
 }
 
-type ReadCalls = 'findPayment' | 'openDeliveries' | 'queryHistory' | 'totalSince' | 'loadDirectory' | 'deviceStates'
+type ReadCalls = 'findPayment' | 'openDeliveries' | 'queryHistory' | 'totalSince' | 'loadDirectory' | 'deviceStates' | 'findTransactions' | 'waitingReversals'
 
 function readCalls (db: Queryable, gate: Gate): Pick<Store, ReadCalls> {
   return {
@@ -165,7 +168,9 @@ function readCalls (db: Queryable, gate: Gate): Pick<Store, ReadCalls> {
     queryHistory: query => gate.pass(() => queryHistory(db, query)),
     totalSince: (tid, since) => gate.pass(() => totalSince(db, tid, since)),
     loadDirectory: () => gate.pass(() => loadDirectory(db)),
-    deviceStates: () => gate.pass(() => deviceStates(db))
+    deviceStates: () => gate.pass(() => deviceStates(db)),
+    findTransactions: (bankId, prefix, limit) => gate.pass(() => findTransactions(db, bankId, prefix, limit)),
+    waitingReversals: (peer, limit) => gate.pass(() => waitingReversals(db, peer, limit))
   }
 }
 

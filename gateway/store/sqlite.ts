@@ -116,6 +116,11 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
     queryHistory: query => read('queryHistory', query),
     totalSince: (tid, since) => read('totalSince', { tid, since }),
 
+    findTransactions: (bankId, prefix, limit) => read('findTransactions', { bankId, prefix, limit }),
+    saveReversal: async reversal => { await write('saveReversal', reversal) },
+    removeReversal: async (peer, reference) => { await write('removeReversal', { peer, reference }) },
+    waitingReversals: (peer, limit) => read('waitingReversals', { peer, limit }),
+
     loadDirectory: () => read('loadDirectory', null as never),
     saveBank: async bank => { await write('saveBank', bank) },
     saveBankKey: async key => { await write('saveBankKey', key) },

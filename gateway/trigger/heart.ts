@@ -9,7 +9,9 @@ import { type Announce, openAnnounce } from './announce.js'
 import { openFeed, type Feed } from './feed.js'
 import { openLedger } from './ledger.js'
 import type { Meter } from './meter.js'
-import { openPump, type PumpPolicy } from './pump.js'
+import { openPump } from './pump.js'
+import type { PumpPolicy } from './pump-run.js'
+import { makeSequence } from './sequence.js'
 import { openVendorPush } from './vendor-push.js'
 import { type Waiting, waitingOf } from './backlog.js'
 
@@ -35,11 +37,11 @@ export type Heart = {
   notify: (device: Device, notice: NewDelivery) => Promise<void>
   /** Marks a payment reversed and takes back what was not sent yet; undefined when the payment is unknown. */
   reverse: (bankId: string, transactionId: string) => Promise<StoredPayment | undefined>
-  handleHello: (tid: string, bootId: string) => Promise<void>
+  handleHello: (tid: string, bootId: string) => void
   handleOffline: (tid: string) => void
   handleAck: (tid: string, ack: Ack) => Promise<void>
   sweepVendors: () => Promise<void>
-  /** Open vendor deliveries of an earlier run are pushed again. */
+  /** Open vendor deliveries of an earlier run are pushed again, by the next sweeps. */
   resume: () => Promise<void>
   nextSeq: () => number
   depth: () => { waiting: number, inFlight: number, vendorWaiting: number }
@@ -66,12 +68,14 @@ export function openHeart (deps: HeartDeps): Heart {
     await ledger.settle(changes)
     tell(changes)
   }
-  const pump = openPump({ directory, store, broker: deps.broker, note, settle, nowMs, nextSeq, policy: deps.policy, meter: deps.meter, log })
+  const pump = openPump({
+    directory, store, isStoreBehind: () => fallback.depth() > 0, broker: deps.broker, note, settle, nowMs, nextSeq, policy: deps.policy, meter: deps.meter, log
+  })
   const vendor = openVendorPush({ baseUrlOf: type => deps.typeOf(type).baseUrl, settle, nowMs, meter: deps.meter, log })
   const send = (device: Device, item: Waiting): Promise<void> =>
     deps.typeOf(device.type).transport === 'vendor_http' ? vendor.push(device, item) : pump.offer(device.tid, [item])
   const announce = openAnnounce({ directory, store, fallback, send, checkType: type => { deps.typeOf(type) }, speakMs: deps.policy.speakMs, nowMs, nextSeq, meter: deps.meter, log })
-  const timer = deps.startTimer(() => { void pump.tick().catch((err: unknown) => { log.error({ err }, 'pump tick failed') }) }, PUMP_TICK_MS)
+  const timer = deps.startTimer(pump.tick, PUMP_TICK_MS)
 
   return {
     async announce (order) {
@@ -86,7 +90,10 @@ export function openHeart (deps: HeartDeps): Heart {
     },
     async reverse (bankId, transactionId) {
       const reversed = await store.reversePayment(bankId, transactionId, nowMs())
-      for (const delivery of reversed?.deliveries ?? []) pump.withdraw(delivery.tid, delivery.announcementId)
+      for (const { tid, announcementId } of reversed?.deliveries ?? []) {
+        pump.withdraw(tid, announcementId)
+        vendor.withdraw(tid, announcementId)
+      }
       return reversed
     },
     handleHello: (tid, bootId) => pump.handleHello(tid, bootId),
@@ -97,7 +104,7 @@ export function openHeart (deps: HeartDeps): Heart {
       for (const device of directory.devices()) {
         if (deps.typeOf(device.type).transport !== 'vendor_http') continue
         for (const row of await store.openDeliveries(device.tid, 1000)) {
-          if (!isFinal(row.state) && nowMs() < row.expiresAt) await vendor.push(device, waitingOf(row)).catch((err: unknown) => { log.warn({ err, tid: device.tid }, 'vendor push failed') })
+          if (!isFinal(row.state) && nowMs() < row.expiresAt) vendor.adopt(device, waitingOf(row))
         }
       }
     },
@@ -105,17 +112,9 @@ export function openHeart (deps: HeartDeps): Heart {
     depth: () => ({ ...pump.depth(), vendorWaiting: vendor.waiting() }),
     async close () {
       timer.stop()
+      await pump.close()
       await ledger.close()
     }
-  }
-}
-
-/** Numbers that grow across restarts without being stored: microseconds of the clock, never the same twice. */
-function makeSequence (nowMs: () => number): () => number {
-  let last = 0
-  return () => {
-    last = Math.max(last + 1, nowMs() * 1000)
-    return last
   }
 }
 

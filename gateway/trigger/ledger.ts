@@ -17,7 +17,7 @@ export type Ledger = {
 }
 type LedgerDeps = {
   store: Pick<Store, 'stepDeliveries'>
-  fallback: Pick<Fallback, 'append'>
+  fallback: Pick<Fallback, 'append' | 'depth'>
   log: Log
   startTimer: (callback: () => void, ms: number) => { stop: () => void }
 }
@@ -56,12 +56,21 @@ export function openLedger (deps: LedgerDeps): Ledger {
 }
 
 async function write (deps: LedgerDeps, changes: readonly DeliveryChange[]): Promise<void> {
-  let refused: readonly DeliveryChange[]
+  const refused = await step(deps, changes)
+  if (refused.length === 0) return
+  if (refused === changes || deps.fallback.depth() > 0) return await deps.fallback.append({ kind: 'changes', changes: refused })
+  // Nothing waits in the fallback now: a row that came out of it in between is there, one that is still missing belongs to no payment.
+  const unknown = await step(deps, refused)
+  if (unknown === refused) await deps.fallback.append({ kind: 'changes', changes: refused })
+  else if (unknown.length > 0) deps.log.warn({ changes: unknown.length, tid: unknown[0]?.tid }, 'steps of deliveries that are not known')
+}
+
+/** The changes whose row is missing: their payment may wait in the fallback. The very list that was given when the store fails. */
+async function step (deps: LedgerDeps, changes: readonly DeliveryChange[]): Promise<readonly DeliveryChange[]> {
   try {
-    refused = await deps.store.stepDeliveries(changes)
+    return [...await deps.store.stepDeliveries(changes)]
   } catch (error) {
     if (!isSoundboxError(error, 'STORE_FAILED')) throw error
-    refused = changes
+    return changes
   }
-  if (refused.length > 0) await deps.fallback.append({ kind: 'changes', changes: refused })
 }

@@ -127,7 +127,7 @@ t.test('commands are done once and answered', async t => {
   const world = await upWorld()
   await ends(world, world.host().announce(announcementOf(1)))
   for (const name of ['replay', 'test', 'locate'] as const) t.match(await ends(world, world.host().command(name)), { result: 'done' }, name)
-  t.match(await ends(world, world.host().command('display-qr', { data: 'upi://pay?pa=shop@bank' })), { result: 'done' })
+  t.match(await ends(world, world.host().command('display-qr', { payload: 'upi://pay?pa=shop@bank' })), { result: 'done' })
   t.match(await ends(world, world.host().command('clear-display')), { result: 'done' })
   t.match(await ends(world, world.host().command('collect-log')), { result: 'done', data: /boots 1/ })
   await world.clock.advance(8000)
