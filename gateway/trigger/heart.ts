@@ -3,16 +3,16 @@ import type { Ack, Log } from '../../protocol/index.js'
 import { formatAmount } from '../../protocol/index.js'
 import type { Broker } from '../broker/contract.js'
 import type { Fallback } from '../fallback/contract.js'
-import { type DeliveryChange, isFinal, type NewDelivery, type Store, type StoredPayment } from '../store/contract.js'
+import type { DeliveryChange, NewDelivery, Store, StoredPayment } from '../store/contract.js'
 import type { Device, Directory } from '../store/directory.js'
 import { type Announce, openAnnounce } from './announce.js'
 import { openFeed, type Feed } from './feed.js'
-import { openLedger } from './ledger.js'
+import { type Ledger, openLedger } from './ledger.js'
 import type { Meter } from './meter.js'
 import { openPump } from './pump.js'
-import type { PumpPolicy } from './pump-run.js'
+import { BACKLOG_PAGE, type PumpPolicy } from './pump-run.js'
 import { makeSequence } from './sequence.js'
-import { openVendorPush } from './vendor-push.js'
+import { openVendorPush, type VendorPush } from './vendor-push.js'
 import { type Waiting, waitingOf } from './backlog.js'
 
 export type DeviceTypeInfo = { transport: 'mqtt' | 'vendor_http', baseUrl: string | undefined }
@@ -56,18 +56,7 @@ export function openHeart (deps: HeartDeps): Heart {
   const feed = openFeed()
   const nextSeq = makeSequence(nowMs)
   const ledger = openLedger({ store, fallback, log, startTimer: deps.startTimer })
-  const tell = (changes: readonly DeliveryChange[]): void => {
-    if (!feed.hasListeners()) return
-    for (const { tid, announcementId, state, at, reason } of changes) feed.emit({ kind: 'delivery', at, tid, announcementId, state, ...(reason === undefined ? {} : { reason }) })
-  }
-  const note = (change: DeliveryChange): void => {
-    tell([change])
-    ledger.note(change)
-  }
-  const settle = async (changes: readonly DeliveryChange[]): Promise<void> => {
-    await ledger.settle(changes)
-    tell(changes)
-  }
+  const { note, settle } = toldTo(feed, ledger)
   const pump = openPump({
     directory, store, isStoreBehind: () => fallback.depth() > 0, broker: deps.broker, note, settle, nowMs, nextSeq, policy: deps.policy, meter: deps.meter, log
   })
@@ -100,14 +89,7 @@ export function openHeart (deps: HeartDeps): Heart {
     handleOffline: tid => { pump.handleOffline(tid) },
     handleAck: (tid, ack) => pump.handleAck(tid, ack),
     sweepVendors: () => vendor.sweep(),
-    async resume () {
-      for (const device of directory.devices()) {
-        if (deps.typeOf(device.type).transport !== 'vendor_http') continue
-        for (const row of await store.openDeliveries(device.tid, 1000)) {
-          if (!isFinal(row.state) && nowMs() < row.expiresAt) vendor.adopt(device, waitingOf(row))
-        }
-      }
-    },
+    resume: () => resumeVendors(deps, vendor),
     nextSeq,
     depth: () => ({ ...pump.depth(), vendorWaiting: vendor.waiting() }),
     async close () {
@@ -115,6 +97,43 @@ export function openHeart (deps: HeartDeps): Heart {
       await pump.close()
       await ledger.close()
     }
+  }
+}
+
+/** The ledger, with everyone who listens told what goes into it. */
+function toldTo (feed: Feed, ledger: Ledger): Pick<Ledger, 'note' | 'settle'> {
+  const tell = (changes: readonly DeliveryChange[]): void => {
+    if (!feed.hasListeners()) return
+    for (const { tid, announcementId, state, at, reason } of changes) feed.emit({ kind: 'delivery', at, tid, announcementId, state, ...(reason === undefined ? {} : { reason }) })
+  }
+  return {
+    note (change) {
+      tell([change])
+      ledger.note(change)
+    },
+    async settle (changes, isOurs) {
+      await ledger.settle(changes, isOurs)
+      tell(changes)
+    }
+  }
+}
+
+/** What a vendor's boxes were to say when the gateway stopped, if it is fresh still. */
+async function resumeVendors (deps: HeartDeps, vendor: VendorPush): Promise<void> {
+  const { directory, store, nowMs } = deps
+  for (const device of directory.devices()) {
+    if (!isVendorBox(deps, device)) continue
+    for (const row of await store.openDeliveries(device.tid, BACKLOG_PAGE)) if (nowMs() < row.expiresAt) vendor.adopt(device, waitingOf(row))
+  }
+}
+
+/** A box whose type was taken out of the registry stops itself, not the gateway. */
+function isVendorBox ({ typeOf, log }: HeartDeps, { tid, type }: Device): boolean {
+  try {
+    return typeOf(type).transport === 'vendor_http'
+  } catch (err) {
+    log.warn({ err, tid, type }, 'soundbox of a type that is not registered')
+    return false
   }
 }
 

@@ -22,7 +22,7 @@ export type PumpDeps = {
   broker: () => Pick<Broker, 'publish' | 'disconnect' | 'stats'>
   /** What is now known of deliveries: lazily written (`note`), or on disk when it resolves (`settle`). */
   note: (change: DeliveryChange) => void
-  settle: (changes: readonly DeliveryChange[]) => Promise<void>
+  settle: (changes: readonly DeliveryChange[], isOurs?: boolean) => Promise<void>
   nowMs: () => number
   nextSeq: () => number
   policy: PumpPolicy

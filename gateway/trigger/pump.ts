@@ -181,7 +181,7 @@ async function handleAck (shell: Shell, box: Box, ack: Ack): Promise<void> {
     takeOut(box, item)
     box.late.push(Object.assign(item, { state: 'accepted' as const, doubtful: false }))
   } else {
-    await deps.settle([change])
+    await deps.settle([change], item !== undefined)
     if (item !== undefined && change.state === 'spoken') deps.meter.stage('spoken', now - item.issuedAt)
     deps.meter.finalState(change.state)
     if (item !== undefined) takeOut(box, item)

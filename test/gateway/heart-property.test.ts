@@ -30,7 +30,9 @@ function openScene (rand: () => number) {
   const boxes = TIDS.map(tid => simBox(tid, clock.nowMs, way))
   for (const box of boxes) broker.boxes.set(box.tid, box)
   const merchants: Record<string, string[]> = { one: ['BOX1'], both: TIDS }
-  const directory = { device: (tid: string) => aDevice(tid), devices: () => TIDS.map(tid => aDevice(tid)), devicesOf: (_bank: string, merchant: string) => merchants[merchant] ?? [] } as unknown as Directory
+  const directory = {
+    device: (tid: string) => aDevice(tid), devices: () => TIDS.map(tid => aDevice(tid)), devicesOf: (_bank: string, merchant: string) => merchants[merchant] ?? []
+  } as unknown as Directory
   let heart = openLife()
   function openLife (): { heart: Heart, kill: () => void } {
     let dead = false
