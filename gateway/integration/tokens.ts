@@ -1,6 +1,7 @@
 // Bearer tokens of operators and partners: `sbx_<id>_<secret>`. The secret has 192 random bits and is kept as a keyed hash; the id finds the
 // row, so a check costs one HMAC whether the token is right, wrong, expired or unknown, and all four look the same from outside.
 // Rows live in memory, loaded once; every change is written through before it counts. Times of last use are written in groups.
+import { randomBytes } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { isSameSecret, keyedHash, makeSecret, SoundboxError } from '../../protocol/index.js'
 import { PERMISSIONS, ROLES } from './permissions.js'
@@ -15,7 +16,7 @@ export const TOKEN_RATE_PER_MINUTE_MAX = 60_000
 export const FAILURES_PER_MINUTE = 30 // Of one address; a right token is let through all the same.
 const ADDRESSES_MAX = 10_000
 const DAY_MS = 86_400_000
-const TOKEN_SHAPE = /^Bearer sbx_([a-z0-9]{12})_([A-Za-z0-9_-]{32})$/
+const TOKEN_SHAPE = /^Bearer sbx_([0-9a-f]{12})_([A-Za-z0-9_-]{32})$/
 const NO_HASH = '0'.repeat(64)
 
 export type TokenRow = {
@@ -111,8 +112,7 @@ function rowFrom (token: NewToken, now: number): Omit<TokenRow, 'hash'> {
   if (permissions === undefined) throw new SoundboxError('INPUT_INVALID', `role must be one of ${Object.keys(ROLES).join(', ')}`)
   const unknown = permissions.find(permission => !PERMISSIONS.includes(permission))
   if (unknown !== undefined) throw new SoundboxError('INPUT_INVALID', `permissions are ${PERMISSIONS.join(', ')}`)
-  const id = makeSecret(16).toLowerCase().replace(/[^a-z0-9]/g, '').padEnd(12, '0').slice(0, 12)
-  return { id, kind, name, permissions: [...new Set(permissions)], ratePerMinute, createdAt: now, expiresAt: now + lifeDays * DAY_MS, revokedAt: null, lastUsedAt: null }
+  return { id: randomBytes(6).toString('hex'), kind, name, permissions: [...new Set(permissions)], ratePerMinute, createdAt: now, expiresAt: now + lifeDays * DAY_MS, revokedAt: null, lastUsedAt: null }
 }
 
 function shown ({ hash: _hash, ...row }: TokenRow): Omit<TokenRow, 'hash'> {
