@@ -88,7 +88,7 @@ export async function openAudit (deps: AuditDeps): Promise<Audit> {
       cancelRetry?.()
       wake?.()
       await running
-      if (queue.length > 0) await drain()
+      if (queue.length > 0) await start()
       if (queue.length > 0) log.error({ lost: queue.length }, 'audit rows could not be written before the end')
     }
   }
