@@ -6,48 +6,44 @@ export type Cancel = {
   reason: () => CancelReason | undefined
   /** Calls back when it fires, at once if it has; returns how to stop listening. Callbacks must not throw. */
   onFire: (run: (reason: CancelReason) => void) => () => void
-  readonly signal: AbortSignal
+  signal: () => AbortSignal
 }
 
 /** A cancel that fires by `fire`, or with its parent (for the parent's reason). `close` lets go of the parent. */
 export function openCancel (parent?: Cancel): Cancel & { fire: (reason: CancelReason) => void, close: () => void } {
   let reason: CancelReason | undefined
-  let listeners: ((reason: CancelReason) => void)[] = []
+  const listeners: ((reason: CancelReason) => void)[] = []
   let controller: AbortController | undefined
-  let close = (): void => {}
   const fire = (why: CancelReason): void => {
     if (reason !== undefined) return
     reason = why
-    const told = listeners
-    listeners = []
     controller?.abort(why)
-    for (const listener of told) listener(why)
+    for (const listener of listeners.splice(0)) listener(why)
   }
-  const cancel = {
+  const letGo = parent?.onFire(fire)
+  return {
+    fire,
     reason: () => reason,
-    onFire (run: (reason: CancelReason) => void) {
-      if (reason !== undefined) {
-        run(reason)
-        return () => {}
+    onFire (run) {
+      if (reason === undefined) listeners.push(run)
+      else run(reason)
+      return () => {
+        const index = listeners.indexOf(run)
+        if (index >= 0) listeners.splice(index, 1)
       }
-      listeners.push(run)
-      return () => { listeners = listeners.filter(other => other !== run) }
     },
-    get signal () {
+    signal () {
       controller ??= new AbortController()
-      if (reason !== undefined && !controller.signal.aborted) controller.abort(reason)
+      if (reason !== undefined) controller.abort(reason)
       return controller.signal
     },
-    fire,
-    close: () => { close() }
+    close: () => { letGo?.() }
   }
-  if (parent !== undefined) close = parent.onFire(fire)
-  return cancel
 }
 
 /** Fires `caller gone` when an outside signal aborts; returns how to stop listening. */
-export function followSignal (cancel: { fire: (reason: CancelReason) => void }, signal: AbortSignal | undefined): () => void {
-  if (signal === undefined) return () => {}
+export function followSignal (cancel: { fire: (reason: CancelReason) => void }, signal: AbortSignal | undefined): (() => void) | undefined {
+  if (signal === undefined) return undefined
   const gone = (): void => cancel.fire('caller gone')
   if (signal.aborted) gone()
   else signal.addEventListener('abort', gone, { once: true })

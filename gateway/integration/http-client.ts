@@ -46,13 +46,15 @@ export function openHttpClient (target: HttpTarget, deps: HttpClientDeps): HttpC
   return {
     async send (ctx, request, read) {
       const prepared = prepare(parts, request)
-      const deadlineMs = Math.min(deps.clock.nowMs() + target.config.limits.totalMs, ctx.deadlineMs ?? Number.POSITIVE_INFINITY)
-      const fetched = prepared.entry.auth === 'provider' ? await deps.auth?.headersFor(request.uriKey) : undefined
-      const headers = fetched === undefined ? prepared.headers : { ...prepared.headers, ...fetched }
-      return await deps.run({ ...ctx, deadlineMs }, {
-        issuer: target.issuer, host: prepared.place.host, uriKey: request.uriKey, idempotent: prepared.entry.idempotent, auditFields: target.auditFields,
-        ...(prepared.entry.timeoutMs === undefined ? {} : { timeoutMs: prepared.entry.timeoutMs })
-      }, async ({ cancel }) => await attemptCall(parts, { ...prepared, headers }, cancel, read))
+      const { entry, place } = prepared
+      let deadlineMs: number | undefined
+      if (entry.auth === 'provider' && deps.auth !== undefined) {
+        deadlineMs = deps.clock.nowMs() + target.config.limits.totalMs // Fetching a token takes its time out of the call's own.
+        Object.assign(prepared.headers, await deps.auth.headersFor(request.uriKey))
+      }
+      return await deps.run(ctx, {
+        issuer: target.issuer, host: place.host, uriKey: request.uriKey, idempotent: entry.idempotent, auditFields: target.auditFields, timeoutMs: entry.timeoutMs, deadlineMs
+      }, async ({ cancel }) => await attemptCall(parts, prepared, cancel, read))
     },
     async close () {
       const open = [...parts.wires.values()]
@@ -110,13 +112,12 @@ async function attemptCall<T> (parts: Parts, call: Prepared, cancel: Cancel, rea
   const { headers, body } = await seal(parts, call)
   const answer = await wireOf(parts, place.origin, place.rule).exchange({ method: call.entry.method, path: place.path, headers, body, cancel })
   if (!answer.ok) return refuse(answer.fault)
-  const trail = { ...call.trail, status: answer.status }
+  const { method, url, request } = call.trail
   const decoded = await decode(parts, call, answer)
-  if ('fault' in decoded) return { ok: false, fault: decoded.fault, trail }
+  if ('fault' in decoded) return { ok: false, fault: decoded.fault, trail: { method, url, request, status: answer.status } }
+  const trail = { method, url, request, status: answer.status, response: decoded.response.body }
   const judged = judge(parts, call, decoded.response, read)
-  return 'fault' in judged
-    ? { ok: false, fault: judged.fault, trail: { ...trail, response: decoded.response.body } }
-    : { ok: true, value: judged.value, trail: { ...trail, response: decoded.response.body } }
+  return 'fault' in judged ? { ok: false, fault: judged.fault, trail } : { ok: true, value: judged.value, trail }
 }
 
 async function seal ({ sign, sealer, deps }: Parts, call: Prepared): Promise<{ headers: Record<string, string>, body: string | undefined }> {

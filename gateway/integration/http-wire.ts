@@ -68,6 +68,12 @@ function guardedLookup (settings: WireSettings): LookupFunction {
   }
 }
 
+const PHASES = {
+  connect: { limit: 'connectMs', kind: 'connect', what: 'connecting' }, headers: { limit: 'headersMs', kind: 'timeout', what: 'the headers of the answer' },
+  body: { limit: 'bodyMs', kind: 'timeout', what: 'the body of the answer' }
+} as const satisfies Record<string, { limit: keyof LimitsConfig, kind: AttemptFault['kind'], what: string }>
+type Phase = typeof PHASES[keyof typeof PHASES]
+
 /** Settles exactly once; whatever comes later is dropped, and a request that starts late is aborted before its first byte. */
 async function exchange (pool: Pool, { limits, clock }: WireSettings, request: WireRequest): Promise<WireAnswer> {
   return await new Promise(resolve => {
@@ -78,13 +84,15 @@ async function exchange (pool: Pool, { limits, clock }: WireSettings, request: W
     let headers: Record<string, string> = {}
     let bytes = 0
     const chunks: Buffer[] = []
-    let cancelTimer = (): void => {}
+    let phase: Phase = PHASES.connect
+    let phaseEndMs = Number.POSITIVE_INFINITY
+    let stopTimer: (() => void) | undefined
     let stopListening = (): void => {}
 
     const settle = (answer: WireAnswer): void => {
       if (isSettled) return
       isSettled = true
-      cancelTimer()
+      stopTimer?.()
       stopListening()
       resolve(answer)
       if (!answer.ok) controller?.abort(new Error('given up'))
@@ -96,13 +104,19 @@ async function exchange (pool: Pool, { limits, clock }: WireSettings, request: W
       if (why === 'caller gone') fail('aborted', 'the caller went away', { final: true })
       else fail('timeout', 'no answer in time')
     })
-    const arm = (ms: number, what: string, kind: 'connect' | 'timeout'): void => {
-      cancelTimer()
-      cancelTimer = clock.after(ms, () => fail(kind, `${what} took longer than ${ms} ms`))
+    // One timer an exchange: when it fires before the end of the phase that is on by then, it is set again for the rest.
+    const tick = (): void => {
+      const leftMs = phaseEndMs - clock.nowMs()
+      if (leftMs > 0) stopTimer = clock.after(leftMs, tick)
+      else fail(phase.kind, `${phase.what} took longer than ${limits[phase.limit]} ms`)
+    }
+    const enter = (next: Phase): void => {
+      phase = next
+      phaseEndMs = clock.nowMs() + limits[next.limit]
     }
 
     if (isSettled) return
-    arm(limits.connectMs, 'connecting', 'connect')
+    enter(PHASES.connect)
     pool.dispatch({ method: request.method, path: request.path, headers: request.headers, body: request.body ?? null }, {
       onRequestStart (control) {
         controller = control
@@ -111,13 +125,13 @@ async function exchange (pool: Pool, { limits, clock }: WireSettings, request: W
           return
         }
         sent = true
-        arm(limits.headersMs, 'the headers of the answer', 'timeout')
+        enter(PHASES.headers)
       },
       onResponseStart (_control, code, rawHeaders) {
         if (code < 200 || isSettled) return
         status = code
         headers = plainHeaders(rawHeaders)
-        arm(limits.bodyMs, 'the body of the answer', 'timeout')
+        enter(PHASES.body)
         if (Number(headers['content-length'] ?? 0) > limits.responseBytesMax) fail('invalid', `the answer is longer than ${limits.responseBytesMax} bytes`, { final: true })
       },
       onResponseData (_control, chunk) {
@@ -129,6 +143,7 @@ async function exchange (pool: Pool, { limits, clock }: WireSettings, request: W
       onResponseEnd () { settle({ ok: true, status, headers, body: chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks) }) },
       onResponseError (_control, error) { settle({ ok: false, fault: faultFromError(error, sent) }) }
     })
+    if (!isSettled) stopTimer = clock.after(sent ? Math.min(limits.headersMs, limits.bodyMs) : Math.min(limits.connectMs, limits.headersMs, limits.bodyMs), tick)
   })
 }
 

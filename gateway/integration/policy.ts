@@ -39,7 +39,7 @@ export function openPolicy (deps: PolicyDeps): Policy {
     async run (ctx, target, attempt) {
       deps.audit.assertRoom()
       const nowMs = deps.clock.nowMs()
-      const deadlineMs = Math.min(nowMs + deps.limits.totalMs, ctx.deadlineMs ?? Number.POSITIVE_INFINITY)
+      const deadlineMs = Math.min(nowMs + deps.limits.totalMs, ctx.deadlineMs ?? Number.POSITIVE_INFINITY, target.deadlineMs ?? Number.POSITIVE_INFINITY)
       const whole = openCancel()
       const unfollow = followSignal(whole, ctx.signal)
       const stopDeadline = deps.clock.after(Math.max(0, deadlineMs - nowMs), () => whole.fire('deadline'))
@@ -51,7 +51,7 @@ export function openPolicy (deps: PolicyDeps): Policy {
       } finally {
         leave?.()
         stopDeadline()
-        unfollow()
+        unfollow?.()
       }
     }
   }
@@ -80,15 +80,16 @@ async function runAttempts<T> (run: Run, attempt: AttemptCall<T>): Promise<T> {
 async function attemptOnce<T> (run: Run, attempt: (info: AttemptInfo) => Promise<Attempt<T>>, number: number, probe: boolean): Promise<Attempt<T>> {
   const { deps, target } = run
   const startMs = deps.clock.nowMs()
-  const own = openCancel(run.whole)
-  const stopTimeout = target.timeoutMs === undefined ? undefined : deps.clock.after(target.timeoutMs, () => own.fire('attempt time-out'))
+  const own = target.timeoutMs === undefined ? undefined : openCancel(run.whole)
+  const cancel = own ?? run.whole
+  const stopTimeout = target.timeoutMs === undefined ? undefined : deps.clock.after(target.timeoutMs, () => own?.fire('attempt time-out'))
   let outcome: Attempt<T> | undefined
   try {
-    outcome = await firstOf(attempt({ attempt: number, cancel: own, get signal () { return own.signal } }), own)
+    outcome = await firstOf(attempt({ attempt: number, cancel }), cancel)
     return outcome
   } finally {
     stopTimeout?.()
-    own.close()
+    own?.close()
     tellBreaker(run, outcome, probe)
     record(run, outcome, { number, startMs })
   }
