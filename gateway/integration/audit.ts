@@ -3,7 +3,7 @@
 //   hash(n) = HMAC-SHA256( audit key, prevHash LF JSON array of the row's other fields in the order of CHAINED ), hex
 //   prevHash of the first row = 64 zeros
 //
-// Rows are written in groups behind the calls: no call waits for the store, and a store that refuses is tried again. Beyond
+// Rows are written in groups behind the calls: no call waits for the store, a group gathers for AUDIT_LINGER_MS, and a store that refuses is tried again. Beyond
 // AUDIT_QUEUE_MAX waiting rows new calls are refused (OVERLOADED), so that nothing happens unrecorded.
 // A chain cannot see that its newest rows were cut off: `head` is for that, keep it elsewhere and give it to verifyAudit as `anchor`.
 import { createHmac } from 'node:crypto'
@@ -14,6 +14,7 @@ import type { Clock } from './figures.js'
 export const AUDIT_QUEUE_MAX = 10_000
 export const AUDIT_BATCH_MAX = 500
 export const AUDIT_RETRY_MS = 1_000
+export const AUDIT_LINGER_MS = 10 // One write for what comes within it: a tenth of the work for the store's thread under load.
 export const AUDIT_PAGE_ROWS = 1_000
 export const GENESIS_HASH = '0'.repeat(64)
 const RECHAIN_MAX = 5 // Another gateway on the same store may have taken the sequence number.
@@ -25,7 +26,7 @@ export type Audit = {
   record: (entry: AuditEntry) => void
   /** Throws OVERLOADED when too many rows wait for the store. */
   assertRoom: () => void
-  /** Resolves when everything taken so far is in the store. */
+  /** Writes at once; resolves when everything taken so far is in the store, or the store refused it. */
   flush: () => Promise<void>
   waiting: () => number
   /** Newest row in the store that this process knows. */
@@ -41,53 +42,48 @@ export async function openAudit (deps: AuditDeps): Promise<Audit> {
   let head = await store.last()
   let queue: AuditEntry[] = []
   let running: Promise<void> | undefined
-  let cancelRetry: (() => void) | undefined
-  let wake: (() => void) | undefined
+  let stopTimer: (() => void) | undefined
   let isClosing = false
 
-  const writeBatch = async (): Promise<void> => {
-    const batch = queue.slice(0, AUDIT_BATCH_MAX)
-    head = await appendChained(store, key, head, batch)
-    queue = queue.slice(batch.length)
-  }
   const drain = async (): Promise<void> => {
-    await new Promise(resolve => { setImmediate(resolve) }) // What one turn of the loop brought goes together.
     while (queue.length > 0) {
+      const batch = queue.slice(0, AUDIT_BATCH_MAX)
       try {
-        await writeBatch()
+        head = await appendChained(store, key, head, batch)
+        queue = queue.slice(batch.length)
       } catch (err) {
         log.warn({ err, waiting: queue.length }, 'audit rows wait: the store refuses them')
-        if (isClosing) return
-        await new Promise<void>(resolve => {
-          wake = resolve
-          cancelRetry = clock.after(AUDIT_RETRY_MS, resolve)
-        })
+        if (!isClosing) startAfter(AUDIT_RETRY_MS)
+        return
       }
     }
   }
   const start = (): Promise<void> => {
+    stopTimer?.()
+    stopTimer = undefined
     running ??= drain().finally(() => {
       running = undefined
-      if (queue.length > 0 && !isClosing) void start()
+      if (queue.length > 0 && !isClosing) startAfter(AUDIT_LINGER_MS) // What came as the last group was written.
     })
     return running
+  }
+  const startAfter = (ms: number): void => {
+    stopTimer ??= clock.after(ms, () => { void start() })
   }
   return {
     record (entry) {
       queue.push(entry)
-      void start()
+      if (stopTimer === undefined && running === undefined && !isClosing) startAfter(AUDIT_LINGER_MS)
     },
     assertRoom () {
       if (queue.length >= AUDIT_QUEUE_MAX) throw new SoundboxError('OVERLOADED', `${queue.length} audit rows wait for the store: provider calls are paused`)
     },
-    flush: async () => { while (queue.length > 0) await start() },
+    flush: start,
     waiting: () => queue.length,
     head: () => head,
     async close () {
       isClosing = true
-      cancelRetry?.()
-      wake?.()
-      await running
+      await start() // One that is under way may end with a refusal or before the newest rows: then once more.
       if (queue.length > 0) await start()
       if (queue.length > 0) log.error({ lost: queue.length }, 'audit rows could not be written before the end')
     }

@@ -1,5 +1,5 @@
 // One issuer's client against a provider double, with audit rows and log lines kept, on a clock that the test moves.
-import { openAudit, type Audit, type AuditRow, type AuditStore } from '../../gateway/integration/audit.js'
+import { openAudit, type Audit, type AuditEntry, type AuditRow, type AuditStore } from '../../gateway/integration/audit.js'
 import { type IntegrationConfig, parseIntegrationConfig } from '../../gateway/integration/config.js'
 import type { Env } from '../../gateway/integration/config-reader.js'
 import type { HttpTransportDeps } from '../../gateway/integration/http-transport.js'
@@ -89,7 +89,9 @@ export type World = {
   balance: (ctx?: Partial<TransportContext>) => Promise<unknown>
   details: () => Promise<unknown>
   change: (ctx?: Partial<TransportContext>) => Promise<unknown>
-  /** Rows so far, without chain. */
+  /** Attempts that have ended. */
+  attempts: () => number
+  /** Everything recorded, flushed. */
   rows: () => Promise<AuditRow[]>
   close: () => Promise<void>
 }
@@ -102,7 +104,15 @@ export async function openWorld (env: Env, options: { provider?: Provider<'cbs'>
   const log = keepingLog()
   const store = memoryAuditStore()
   const audit = await openAudit({ store, key: AUDIT_KEY, clock, log })
-  const policy = openPolicy({ issuer: 'cbs', limits: config.limits, clock, random: options.random ?? (() => 0.5), audit, log })
+  let attempts = 0
+  const counting = {
+    ...audit,
+    record: (entry: AuditEntry) => {
+      attempts += 1
+      audit.record(entry)
+    }
+  }
+  const policy = openPolicy({ issuer: 'cbs', limits: config.limits, clock, random: options.random ?? (() => 0.5), audit: counting, log })
   let references = 0
   const makeReference = (): string => `ref${++references}`
   const transport = httpTransport(options.provider ?? TOY, config, {
@@ -111,6 +121,7 @@ export async function openWorld (env: Env, options: { provider?: Provider<'cbs'>
   const ctx = (service: TransportContext['service'], more: Partial<TransportContext> = {}): TransportContext => ({ traceId: 'a'.repeat(32), actor: 'token1', background: false, service, reference: makeReference(), ...more })
   return {
     clock, transport, policy, audit, store, log,
+    attempts: () => attempts,
     balance: async more => await transport.call('account_balance_cbs', { account_no: '0150245000100' }, ctx('account_balance_cbs', more)),
     details: async () => await transport.call('account_details_cbs', { account_no: '0150245000100' }, ctx('account_details_cbs')),
     change: async more => await transport.call('mini_statement_cbs', { account_no: '0150245000100' }, ctx('mini_statement_cbs', more)),

@@ -2,7 +2,7 @@ import { createServer } from 'node:net'
 import t from 'tap'
 import { BODY_TIMEOUT_MS, CONNECT_TIMEOUT_MS, HEADERS_TIMEOUT_MS, RESPONSE_BYTES_MAX, TOTAL_TIMEOUT_MS } from '../../../gateway/integration/figures.js'
 import type { Lookup } from '../../../gateway/integration/http-wire.js'
-import { verifyAudit } from '../../../gateway/integration/audit.js'
+import { AUDIT_LINGER_MS, AUDIT_RETRY_MS, verifyAudit } from '../../../gateway/integration/audit.js'
 import { AUDIT_KEY, KEPT, openWorld, TOY, type World } from '../../support/integration-world.js'
 import { settled, until } from '../../support/manual-clock.js'
 import { openProviderDouble, type ProviderDouble, type Scenario, type Step } from '../../support/provider-double.js'
@@ -53,7 +53,7 @@ t.test('4xx is never tried again but 408, 425 and 429; 5xx is; three attempts ar
     const call = world.balance()
     call.catch(() => {})
     for (let turn = 1; turn < attempts; turn++) {
-      await until(() => world.store.rows.length >= turn, `attempt ${turn} of ${status}`)
+      await until(() => world.attempts() >= turn, `attempt ${turn} of ${status}`)
       world.clock.advance(0)
     }
     await t.rejects(call, { code }, String(status))
@@ -65,13 +65,13 @@ t.test('4xx is never tried again but 408, 425 and 429; 5xx is; three attempts ar
 t.test('the wait before an attempt is the jitter of its turn', async t => {
   const { world, double } = await over(t, { '/balance': [{ do: 'answer', status: 500 }, { do: 'answer', status: 500 }, OK] }, {}, { random: () => 0.5 })
   const call = world.balance()
-  await until(() => world.store.rows.length === 1, 'the first attempt')
+  await until(() => world.attempts() === 1, 'the first attempt')
   t.ok(world.clock.waiting().includes(50), 'half of 100 ms')
   world.clock.advance(49)
   await settled()
   t.equal(double.seen.length, 1)
   world.clock.advance(1)
-  await until(() => world.store.rows.length === 2, 'the second attempt')
+  await until(() => world.attempts() === 2, 'the second attempt')
   t.ok(world.clock.waiting().includes(100), 'half of 200 ms')
   world.clock.advance(100)
   t.match(await call, { ledger: '19.00' })
@@ -80,7 +80,7 @@ t.test('the wait before an attempt is the jitter of its turn', async t => {
 t.test('Retry-After is waited for, and not begun when it ends beyond the deadline', async t => {
   const { world, double } = await over(t, { '/balance': [{ do: 'answer', status: 429, headers: { 'retry-after': '3' } }, OK], '/statement': [{ do: 'answer', status: 503, headers: { 'retry-after': '8' } }] })
   const call = world.balance()
-  await until(() => world.store.rows.length === 1, 'the first attempt')
+  await until(() => world.attempts() === 1, 'the first attempt')
   world.clock.advance(2999)
   await settled()
   t.equal(double.seen.length, 1)
@@ -105,14 +105,14 @@ t.test('a call that changes something is tried again only when nothing left or t
   for (const [status, retryAfter, sent] of [[429, '1', 2], [503, '1', 2], [429, undefined, 1]] as const) {
     const { world, double } = await over(t, { '/statement': [{ do: 'answer', status, ...(retryAfter === undefined ? {} : { headers: { 'retry-after': retryAfter } }) }, OK] })
     const call = world.change().then(() => 'ok', (error: { code: string }) => error.code)
-    await until(() => world.store.rows.length === 1, 'the first answer')
+    await until(() => world.attempts() === 1, 'the first answer')
     world.clock.advance(1000)
     t.equal(await call, retryAfter === undefined ? 'PROVIDER_UNAVAILABLE' : 'ok', `${status} ${retryAfter}`)
     t.equal(double.seen.length, sent)
   }
   const { world } = await over(t, { '/statement': [{ do: 'answer', json: { code: 777 } }, OK] })
   const call = world.change()
-  await until(() => world.store.rows.length === 1, 'the provider says later in the body')
+  await until(() => world.attempts() === 1, 'the provider says later in the body')
   world.clock.advance(1000)
   t.match(await call, { opening: '19.00' })
 })
@@ -124,7 +124,7 @@ t.test('nobody listens: nothing left, so even a changing call is tried three tim
   const call = world.change()
   call.catch(() => {})
   for (const turn of [1, 2]) {
-    await until(() => world.store.rows.length >= turn, `attempt ${turn}`)
+    await until(() => world.attempts() >= turn, `attempt ${turn}`)
     world.clock.advance(0)
   }
   await t.rejects(call, { code: 'PROVIDER_UNAVAILABLE', message: /ECONNREFUSED/ })
@@ -138,7 +138,7 @@ t.test('headers within 5 s, the whole body within 5 s, everything within 8 s', a
     await until(() => double.seen.length === 1, 'the request')
     world.clock.advance(HEADERS_TIMEOUT_MS - 1)
     await settled()
-    t.equal(world.store.rows.length, 0, 'one millisecond early')
+    t.equal(world.attempts(), 0, 'one millisecond early')
     world.clock.advance(1)
     await t.rejects(call, { code: 'PROVIDER_STATE_UNKNOWN', message: /headers of the answer took longer than 5000 ms/ })
   })
@@ -148,7 +148,7 @@ t.test('headers within 5 s, the whole body within 5 s, everything within 8 s', a
     call.catch(() => {})
     await until(() => double.seen.length === 1, 'the request')
     let elapsedMs = 0
-    while (world.store.rows.length === 0 && elapsedMs < 50_000) {
+    while (world.attempts() === 0 && elapsedMs < 50_000) {
       world.clock.advance(100)
       elapsedMs += 100
       double.drip()
@@ -163,12 +163,12 @@ t.test('headers within 5 s, the whole body within 5 s, everything within 8 s', a
     call.catch(() => {})
     await until(() => double.seen.length === 1, 'the first request')
     world.clock.advance(HEADERS_TIMEOUT_MS)
-    await until(() => world.store.rows.length === 1, 'the first row')
+    await until(() => world.attempts() === 1, 'the first row')
     world.clock.advance(0)
     await until(() => double.seen.length === 2, 'the second request')
     world.clock.advance(TOTAL_TIMEOUT_MS - HEADERS_TIMEOUT_MS - 1)
     await settled()
-    t.equal(world.store.rows.length, 1)
+    t.equal(world.attempts(), 1)
     world.clock.advance(1)
     await t.rejects(call, { code: 'PROVIDER_TIMEOUT' })
     t.equal(double.seen.length, 2)
@@ -180,7 +180,7 @@ t.test('headers within 5 s, the whole body within 5 s, everything within 8 s', a
     const call = world.balance()
     await until(() => double.seen.length === 1, 'the request')
     world.clock.advance(900)
-    await until(() => world.store.rows.length === 1, 'the row')
+    await until(() => world.attempts() === 1, 'the row')
     world.clock.advance(0)
     t.match(await call, { ledger: '19.00' })
   })
@@ -196,9 +196,9 @@ t.test('a host that does not finish the handshake gets 2 s, and that is safe to 
     await until(() => world.clock.waiting().includes(CONNECT_TIMEOUT_MS), `attempt ${turn} connects`)
     world.clock.advance(CONNECT_TIMEOUT_MS - 1)
     await settled()
-    t.equal(world.store.rows.length, turn - 1)
+    t.equal(world.attempts(), turn - 1)
     world.clock.advance(1)
-    await until(() => world.store.rows.length === turn, `row ${turn}`)
+    await until(() => world.attempts() === turn, `row ${turn}`)
     world.clock.advance(0)
   }
   await t.rejects(call, { code: 'PROVIDER_UNAVAILABLE', message: /connecting took longer than 2000 ms/ })
@@ -287,9 +287,9 @@ t.test('an open breaker ends the retries of a call: every attempt asks and count
   const codes: string[] = []
   for (let call = 1; call <= 4; call++) {
     const running = world.balance().catch((error: { message: string }) => { codes.push(/breaker/.test(error.message) ? 'breaker' : '500') })
-    const before = world.store.rows.length
+    const before = world.attempts()
     for (const turn of [1, 2]) {
-      await until(() => world.store.rows.length >= Math.min(10, before + turn), `attempt ${turn} of call ${call}`)
+      await until(() => world.attempts() >= Math.min(10, before + turn), `attempt ${turn} of call ${call}`)
       world.clock.advance(0)
       await settled()
     }
@@ -363,9 +363,10 @@ t.test('audit rows that cannot be written stop new calls at the bound, and the c
   t.match(await world.balance(), { ledger: '19.00' }, 'the row that fills the queue')
   t.equal(world.audit.waiting(), 10_000)
   await t.rejects(world.balance(), { code: 'OVERLOADED' })
+  world.clock.advance(AUDIT_LINGER_MS)
+  await until(() => world.clock.waiting().includes(AUDIT_RETRY_MS), 'the store was tried')
   world.store.refuse = false
-  await until(() => world.clock.waiting().includes(1000), 'the store was tried')
-  world.clock.advance(1000)
+  world.clock.advance(AUDIT_RETRY_MS)
   t.equal((await world.rows()).length, 10_000)
   t.match(await world.balance(), { ledger: '19.00' })
   await world.audit.flush()

@@ -80,7 +80,7 @@ t.test('a client certificate is shown when it is configured', async t => {
 t.test('requests are signed by HMAC over what is on the wire, anew on every attempt', async t => {
   const { world, double } = await over(t, undefined, { SIGN: 'hmac', SIGN_KEY: 'signing-secret', SIGN_TEMPLATE: '{timestamp}\\n{nonce}\\n{method}\\n{path}\\n{body}' }, [{ do: 'answer', status: 500 }, OK])
   const call = world.balance()
-  await until(() => world.store.rows.length === 1, 'the first attempt')
+  await until(() => world.attempts() === 1, 'the first attempt')
   world.clock.advance(2000)
   await call
   const nonces = double.seen.map(({ headers, body }) => {

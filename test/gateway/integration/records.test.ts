@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
-import { assertAudit, AUDIT_BATCH_MAX, type AuditEntry, chainRows, GENESIS_HASH, openAudit, verifyAudit } from '../../../gateway/integration/audit.js'
+import { assertAudit, AUDIT_BATCH_MAX, AUDIT_LINGER_MS, AUDIT_RETRY_MS, type AuditEntry, chainRows, GENESIS_HASH, openAudit, verifyAudit } from '../../../gateway/integration/audit.js'
 import { type CallLedger, openCallLedger, SENDING_LOST_MS, SETTLE_ASKS_MAX, SETTLE_CAP_MS, SETTLE_FIRST_MS, settleWaitMs } from '../../../gateway/integration/calls.js'
 import type { ServiceResponse } from '../../../gateway/integration/contract.js'
 import { INTEGRATION_PERMISSIONS } from '../../../gateway/integration/contract.js'
@@ -82,13 +82,24 @@ t.test('a store that refuses is tried again, and a sequence number that another 
   const audit = await openAudit({ store: memory, key: AUDIT_KEY, clock, log })
   memory.refuse = true
   audit.record(entry(1))
-  await until(() => clock.waiting().length === 1, 'the first try')
-  clock.advance(1000)
-  await until(() => clock.waiting().length === 1 && log.lines.length === 2, 'the second try')
-  t.match(log.lines[0], { level: 'warn', fields: { waiting: 1 } })
-  memory.refuse = false
-  clock.advance(1000)
-  await audit.flush()
+  clock.advance(AUDIT_LINGER_MS - 1)
+  await settled()
+  t.equal(log.lines.length, 0, 'rows gather first')
+  clock.advance(1)
+  for (const tries of [1, 2]) {
+    await until(() => log.lines.length === tries && clock.waiting().length === 1, `try ${tries}`)
+    audit.record(entry(1 + tries))
+    clock.advance(AUDIT_RETRY_MS - 1)
+    await settled()
+    t.equal(log.lines.length, tries)
+    if (tries === 2) memory.refuse = false
+    clock.advance(1)
+  }
+  t.match(log.lines, [{ level: 'warn', fields: { waiting: 1 } }, { level: 'warn', fields: { waiting: 2 } }])
+  await until(() => memory.rows.length === 3, 'the third try')
+  audit.record(entry(4))
+  clock.advance(AUDIT_LINGER_MS)
+  await until(() => memory.rows.length === 4, 'the next group')
   const [one, two] = await Promise.all([1, 2].map(async () => await openAudit({ store: store.integration.audit, key: AUDIT_KEY, clock, log })))
   one!.record(entry(1))
   await one!.flush()
