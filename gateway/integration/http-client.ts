@@ -54,7 +54,7 @@ export function openHttpClient (target: HttpTarget, deps: HttpClientDeps): HttpC
       }
       return await deps.run(ctx, {
         issuer: target.issuer, host: place.host, uriKey: request.uriKey, idempotent: entry.idempotent, auditFields: target.auditFields, timeoutMs: entry.timeoutMs, deadlineMs
-      }, async ({ cancel }) => await attemptCall(parts, prepared, cancel, read))
+      }, ({ cancel }) => attemptCall(parts, prepared, cancel, read))
     },
     async close () {
       const open = [...parts.wires.values()]
@@ -109,11 +109,12 @@ async function attemptCall<T> (parts: Parts, call: Prepared, cancel: Cancel, rea
   if (place.rule === undefined) return refuse(localFault('blocked', `${place.host} is not on the allow-list of ${target.issuer}`))
   const missing = call.entry.auth === 'none' ? [] : target.requiredAuthHeaders.filter(name => (call.headers[name] ?? '') === '')
   if (missing.length > 0 && target.config.rejectUnauthorized) return refuse(localFault('auth', `required headers are not configured: ${missing.join(', ')}; nothing was sent`))
-  const { headers, body } = await seal(parts, call)
+  const { headers, body } = parts.sign === undefined && parts.sealer === undefined ? call : await seal(parts, call)
   const answer = await wireOf(parts, place.origin, place.rule).exchange({ method: call.entry.method, path: place.path, headers, body, cancel })
   if (!answer.ok) return refuse(answer.fault)
   const { method, url, request } = call.trail
-  const decoded = await decode(parts, call, answer)
+  const early = faultFromStatus(parts, answer)
+  const decoded = early === undefined ? parts.sealer === undefined ? decode(call, answer) : await unseal(parts.sealer, call, answer) : { fault: early }
   if ('fault' in decoded) return { ok: false, fault: decoded.fault, trail: { method, url, request, status: answer.status } }
   const trail = { method, url, request, status: answer.status, response: decoded.response.body }
   const judged = judge(parts, call, decoded.response, read)
@@ -130,20 +131,32 @@ async function seal ({ sign, sealer, deps }: Parts, call: Prepared): Promise<{ h
   return { headers: { ...headers, ...signed }, body }
 }
 
-async function decode ({ sealer, deps }: Parts, call: Prepared, answer: { status: number, headers: Record<string, string>, body: Buffer }): Promise<{ response: ProviderResponse } | { fault: AttemptFault }> {
-  const { status, headers } = answer
-  if (status >= 300 && status < 400) return { fault: { kind: 'invalid', sent: true, final: true, message: `a redirect (HTTP ${status}) is not followed` } }
-  const later = laterFault(status, parseRetryAfter(headers['retry-after'], deps.clock.nowMs()))
-  if (later !== undefined) return { fault: later }
-  if (status === 401 || status === 403) {
-    if (status === 401) deps.auth?.forget()
-    return { fault: { kind: 'auth', sent: true, final: true, refused: true, message: `the provider refuses our credentials (HTTP ${status})` } }
-  }
+type Received = { status: number, headers: Record<string, string>, body: Buffer }
+type Decoded = { response: ProviderResponse } | { fault: AttemptFault }
+
+/** What the status alone says is wrong. */
+function faultFromStatus ({ deps }: Parts, { status, headers }: Received): AttemptFault | undefined {
+  if (status >= 200 && status < 300) return undefined
+  if (status >= 300 && status < 400) return { kind: 'invalid', sent: true, final: true, message: `a redirect (HTTP ${status}) is not followed` }
+  if (status === 401) deps.auth?.forget()
+  if (status === 401 || status === 403) return { kind: 'auth', sent: true, final: true, refused: true, message: `the provider refuses our credentials (HTTP ${status})` }
+  return laterFault(status, parseRetryAfter(headers['retry-after'], deps.clock.nowMs()))
+}
+
+function decode (call: Prepared, { status, headers, body }: Received, opened?: string): Decoded {
   try {
-    const isSealed = sealer !== undefined && /\bapplication\/jose\b/i.test(headers['content-type'] ?? '')
-    if (sealer?.opens === true && !isSealed && status < 300) throw new SoundboxError('PROVIDER_RESPONSE_INVALID', 'the answer is not encrypted')
-    const text = isSealed ? await sealer.open(answer.body.toString('utf8')) : undefined
-    return { response: { status, headers, body: decodeBody(call.request.format, headers, answer.body, text, status) } }
+    return { response: { status, headers, body: decodeBody(call.request.format, headers, body, opened, status) } }
+  } catch (cause) {
+    return { fault: invalidFault(cause) }
+  }
+}
+
+/** As decode, for an issuer that encrypts: where there is a key for answers, a plain one counts as none. */
+async function unseal (sealer: Sealer, call: Prepared, received: Received): Promise<Decoded> {
+  const isSealed = /\bapplication\/jose\b/i.test(received.headers['content-type'] ?? '')
+  try {
+    if (sealer.opens && !isSealed && received.status < 300) throw new SoundboxError('PROVIDER_RESPONSE_INVALID', 'the answer is not encrypted')
+    return decode(call, received, isSealed ? await sealer.open(received.body.toString('utf8')) : undefined)
   } catch (cause) {
     return { fault: invalidFault(cause) }
   }

@@ -41,7 +41,7 @@ export function openWire (settings: WireSettings): Wire {
     const host = bareHost(new URL(settings.origin).hostname)
     const reason = isIP(host) === 0 ? undefined : blockedReason(settings.rule, host) // A literal address is never looked up, so it is judged here.
     return {
-      exchange: async request => (reason === undefined ? await exchange(pool, settings, request) : { ok: false, fault: blocked(reason) }),
+      exchange: request => (reason === undefined ? exchange(pool, settings, request) : Promise.resolve({ ok: false, fault: blocked(reason) })),
       close: async () => { await pool.destroy() }
     }
   } catch (cause) {
@@ -75,8 +75,8 @@ const PHASES = {
 type Phase = typeof PHASES[keyof typeof PHASES]
 
 /** Settles exactly once; whatever comes later is dropped, and a request that starts late is aborted before its first byte. */
-async function exchange (pool: Pool, { limits, clock }: WireSettings, request: WireRequest): Promise<WireAnswer> {
-  return await new Promise(resolve => {
+function exchange (pool: Pool, { limits, clock }: WireSettings, request: WireRequest): Promise<WireAnswer> {
+  return new Promise(resolve => {
     let isSettled = false
     let sent = false
     let controller: Dispatcher.DispatchController | undefined

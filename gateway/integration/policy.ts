@@ -96,8 +96,8 @@ async function attemptOnce<T> (run: Run, attempt: (info: AttemptInfo) => Promise
 }
 
 /** The attempt's answer, or a time-out of unknown effect when it does not end within one turn after it was told to stop. */
-async function firstOf<T> (attempt: Promise<Attempt<T>>, cancel: Cancel): Promise<Attempt<T>> {
-  return await new Promise((resolve, reject) => {
+function firstOf<T> (attempt: Promise<Attempt<T>>, cancel: Cancel): Promise<Attempt<T>> {
+  return new Promise((resolve, reject) => {
     const stop = cancel.onFire(reason => {
       const kind = reason === 'caller gone' ? 'aborted' : 'timeout'
       const message = reason === 'caller gone' ? 'the caller went away' : 'no answer in time'
