@@ -6,6 +6,7 @@ import type { ReplayMark, Store, StoreStats } from './contract.js'
 import { createReplayMemory, REPLAY_MARKS_MAX, type ReplayMemory } from './replay-marks.js'
 import type { Counters } from './sqlite-batch.js'
 import { BUSY_TIMEOUT_MS_MAX } from './sqlite-open.js'
+import { integrationStoreOver } from './sqlite-integration.js'
 import type { ReadOps, WriteOps } from './sqlite-ops.js'
 import { type LinkSetup, openWorkerLink, type WorkerLink, type WorkerReply } from './worker-link.js'
 
@@ -130,6 +131,7 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
     saveDeviceSeen: async seen => { await write('saveDeviceSeen', seen) },
     deviceStates: () => read('deviceStates', null as never),
 
+    integration: integrationStoreOver(write, read),
     claimMark: mark => {
       if (closed) throw new SoundboxError('STORE_FAILED', 'the store is closed')
       return marks.claimMark(mark)
