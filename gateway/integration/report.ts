@@ -15,8 +15,8 @@ import { sheetText, xlsxChunks, type Cell } from './xlsx.js'
 
 export const REPORT_TABLES = ['accounts', 'customers', 'entries'] as const
 export type ReportTable = typeof REPORT_TABLES[number]
-/** 20,000 customers with 3 accounts of 15 entries stay below the 1,048,576 rows of a sheet. */
-export const REPORT_ENTRIES_PER_ACCOUNT = 15
+/** 5,000 customers with 3 accounts of 60 entries stay below the 1,048,576 rows of a sheet. */
+export const REPORT_ENTRIES_PER_ACCOUNT = 60
 const CHUNK_CHARS = 8192 // About fifty accounts: the loop waits a few milliseconds at most.
 
 export type Report = { fileName: string, contentType: string, stream: Readable }

@@ -1,5 +1,5 @@
-// Simulated outcomes by rule: `0001:rejected,0002:timeout/1500,*:ok` means that whoever ends in 0001 is refused, 0002 is a time-out after
-// 1,500 ms, everybody else succeeds. The longest ending wins, so a rule for one number stands beside a rule for a range.
+// Simulated outcomes by rule: `{"0001":"rejected","0002":"timeout/1500","*":"ok"}` means that whoever ends in 0001 is refused, 0002 is a
+// time-out after 1,500 ms, everybody else succeeds. The longest ending wins, so a rule for one number stands beside a rule for a range.
 import { SoundboxError } from '../../../protocol/index.js'
 
 /** `unknown`: the answer was lost and the provider did it; `lost`: the answer was lost and the provider never did it. */
@@ -12,17 +12,18 @@ export type OutcomeRule = { ending: string, outcome: Outcome, delayMs: number }
 
 export const OUTCOME_RULES_MAX = 50
 export const OUTCOME_DELAY_MS_MAX = 10_000
-const RULE = /^(\*|[A-Za-z0-9@._-]{1,64}):([a-z_]+)(?:\/(\d{1,5}))?$/
+const ENDING = /^(?:\*|[A-Za-z0-9@._-]{1,64})$/
+const WORD = /^([a-z_]+)(?:\/(\d{1,5}))?$/
 
-/** The rules of a setting; an empty text is no rule. Throws CONFIG_INVALID naming the rule by its place. */
-export function parseOutcomeRules (text: string): readonly OutcomeRule[] {
-  const parts = text.split(',').map(part => part.trim()).filter(part => part !== '')
-  if (parts.length > OUTCOME_RULES_MAX) throw new SoundboxError('CONFIG_INVALID', `at most ${OUTCOME_RULES_MAX} simulation rules`)
-  return parts.map((part, index) => {
-    const [, ending = '', word = '', delay = '0'] = RULE.exec(part) ?? []
+/** The rules of a setting `{ENDING: 'OUTCOME' | 'OUTCOME/MS'}`, `*` for everybody else. Throws CONFIG_INVALID naming the rule by its place. */
+export function parseOutcomeRules (setting: Readonly<Record<string, unknown>>): readonly OutcomeRule[] {
+  const entries = Object.entries(setting)
+  if (entries.length > OUTCOME_RULES_MAX) throw new SoundboxError('CONFIG_INVALID', `at most ${OUTCOME_RULES_MAX} simulation rules`)
+  return entries.map(([ending, value], index) => {
+    const [, word = '', delay = '0'] = WORD.exec(typeof value === 'string' ? value : '') ?? []
     const outcome = OUTCOMES.find(known => known === word)
-    if (outcome === undefined || Number(delay) > OUTCOME_DELAY_MS_MAX) {
-      throw new SoundboxError('CONFIG_INVALID', `simulation rule ${index + 1} must be ENDING:OUTCOME or ENDING:OUTCOME/MS (up to ${OUTCOME_DELAY_MS_MAX}), outcome one of ${OUTCOMES.join(' ')}`)
+    if (outcome === undefined || Number(delay) > OUTCOME_DELAY_MS_MAX || !ENDING.test(ending)) {
+      throw new SoundboxError('CONFIG_INVALID', `simulation rule ${index + 1} must be "ENDING":"OUTCOME" or "OUTCOME/MS" (up to ${OUTCOME_DELAY_MS_MAX}), outcome one of ${OUTCOMES.join(' ')}`)
     }
     return { ending: ending === '*' ? '' : ending, outcome, delayMs: Number(delay) }
   })

@@ -4,13 +4,17 @@ import type { SIMBank, SIMBiller, SIMBillerCategory, SIMCountry, SIMCustomer } f
 
 type Words = readonly [string, ...string[]]
 
-export type SIMPlace = {
-  currency: string, dialCode: string, nationalDigits: number, utcOffsetMinutes: number
+/** Words and figures of one country. */
+export type SIMPlaceWords = {
+  dialCode: string, nationalDigits: number, utcOffsetMinutes: number
   personId: SIMCustomer['idType'], businessId: SIMCustomer['idType'], walletType: 'UPI' | 'WALLET'
   given: Words, surnames: Words, shops: Words, branches: Words, payers: Words
   smallMinor: readonly [number, number], largeMinor: readonly [number, number], feeMinor: number
   banks: readonly SIMBank[], categories: readonly SIMBillerCategory[], billers: readonly SIMBiller[]
 }
+
+/** A country with the currency that the settings name. */
+export type SIMPlace = SIMPlaceWords & { currency: string }
 
 type BankWords = Pick<SIMBank, 'code' | 'bic' | 'name' | 'shortName' | 'kind'> & Partial<SIMBank>
 function bank (row: BankWords): SIMBank {
@@ -30,9 +34,9 @@ const CATEGORIES: readonly SIMBillerCategory[] = [
   { code: 'AIRTIME', name: 'Airtime' }, { code: 'POWER', name: 'Electricity' }, { code: 'TV', name: 'Television' }, { code: 'WATER', name: 'Water' }
 ]
 
-export const SIM_PLACES: Record<SIMCountry, SIMPlace> = {
+export const SIM_PLACES: Record<SIMCountry, SIMPlaceWords> = {
   TZ: {
-    currency: 'TZS', dialCode: '255', nationalDigits: 9, utcOffsetMinutes: 180, personId: 'NIN', businessId: 'TIN', walletType: 'WALLET',
+    dialCode: '255', nationalDigits: 9, utcOffsetMinutes: 180, personId: 'NIN', businessId: 'TIN', walletType: 'WALLET',
     given: ['Asha', 'Baraka', 'Consolata', 'Daudi', 'Elizabeth', 'Fatuma', 'Godfrey', 'Halima', 'Issa', 'Juma', 'Neema', 'Rehema', 'Salum', 'Zawadi'],
     surnames: ['Mfano', 'Kielelezo', 'Sampuli', 'Mfanowao', 'Kifanani'],
     shops: ['Duka la Mfano', 'Mgahawa wa Mfano', 'Kielelezo Hardware', 'Duka la Dawa Sampuli', 'Mfano Mini Market'],
@@ -53,7 +57,7 @@ export const SIM_PLACES: Record<SIMCountry, SIMPlace> = {
     ]
   },
   IN: {
-    currency: 'INR', dialCode: '91', nationalDigits: 10, utcOffsetMinutes: 330, personId: 'PAN_CARD', businessId: 'GSTIN', walletType: 'UPI',
+    dialCode: '91', nationalDigits: 10, utcOffsetMinutes: 330, personId: 'PAN_CARD', businessId: 'GSTIN', walletType: 'UPI',
     given: ['Aarav', 'Bhavna', 'Chitra', 'Deepak', 'Esha', 'Farhan', 'Gauri', 'Harish', 'Imran', 'Jaya', 'Kavita', 'Lakshmi', 'Manoj', 'Nisha'],
     surnames: ['Namuna', 'Udaharan', 'Mathiri', 'Namunakar', 'Udaharanam'],
     shops: ['Namuna Kirana Store', 'Udaharan Sweets', 'Mathiri Textiles', 'Namuna Medicals', 'Udaharan Electricals'],

@@ -14,6 +14,8 @@ export type SimulationDeps = {
   issuer: Issuer
   rules: readonly OutcomeRule[]
   tables: () => SIMTables
+  /** Added to every answer, in milliseconds. */
+  latencyMs: number
   nowMs: () => number
   wait: (ms: number, signal: AbortSignal | undefined) => Promise<void>
 }
@@ -34,7 +36,8 @@ export function simulatedTransport (deps: SimulationDeps): Transport {
     has: service => answers.has(service),
     call: async (service, input, ctx) => {
       const rule = callRule(deps.rules, subjectsOf(service, input))
-      if (rule.delayMs > 0) await deps.wait(rule.delayMs, ctx.signal)
+      const delayMs = rule.delayMs + deps.latencyMs
+      if (delayMs > 0) await deps.wait(delayMs, ctx.signal)
       throwFor(rule.outcome)
       return answer(service, input, ctx.reference)
     },

@@ -1,6 +1,7 @@
 // Makes the SIM tables from a seed: customers, their accounts and wallets, accounts at other banks, billers. Every row is drawn from
 // "seed/table/number", so a larger world begins with the same rows as a smaller one.
 import { SoundboxError } from '../../../protocol/errors.js'
+import type { TemporalCBSConfig } from '../config.js'
 import { SIM_PLACES, type SIMPlace } from './places.js'
 import { drawsFromSeed } from './seeded.js'
 import { statementOfAccount } from './statement.js'
@@ -8,21 +9,20 @@ import type {
   SIMAccount, SIMBiller, SIMBillerPackage, SIMCountry, SIMCustomer, SIMExternalAccount, SIMMobileWallet, SIMTables
 } from './tables.js'
 
-export const SIM_CUSTOMERS_MAX = 20_000 // About 20 MB of rows.
+export const SIM_CUSTOMERS_MAX = 5_000 // About 5 MB of rows.
 const ACCOUNTS_PER_CUSTOMER_MAX = 3
 const WALLET_SHARE = 0.8
 const DAY_MS = 86_400_000
 
-/** `asOfMs`: the moment at which all balances stand; statements end before it. */
-export type TemporalCBSConfig = { seed: string, country: SIMCountry, customers: number, asOfMs: number }
-
-/** The simulated world of a configuration; the same configuration makes the same world. Throws CONFIG_INVALID out of range. */
-export function makeSIMTables (config: TemporalCBSConfig): SIMTables {
-  const { seed, country, customers: count, asOfMs } = config
+/** The simulated world of a configuration as it stands at `asOfMs` (statements end before it); the same arguments make the same world.
+ *  Throws CONFIG_INVALID for a country that is not simulated and above SIM_CUSTOMERS_MAX. */
+export function makeSIMTables (config: Pick<TemporalCBSConfig, 'seed' | 'customers' | 'country' | 'currency'>, asOfMs: number): SIMTables {
+  const { seed, customers: count } = config
+  const country = countryFrom(config.country)
   if (!Number.isInteger(count) || count < 1 || count > SIM_CUSTOMERS_MAX) {
     throw new SoundboxError('CONFIG_INVALID', `simulated customers must be 1 to ${SIM_CUSTOMERS_MAX}`)
   }
-  const place = SIM_PLACES[country]
+  const place = { ...SIM_PLACES[country], currency: config.currency }
   const numbers = Array.from({ length: count }, (_, index) => index + 1)
   const customers = numbers.map(number => customerFromNumber(`${seed}/customer/${number}`, place, number))
   const accounts = customers.flatMap((customer, index) => accountsOfCustomer(`${seed}/account/${index + 1}`, place, customer, { number: index + 1, asOfMs }))
@@ -35,6 +35,13 @@ export function makeSIMTables (config: TemporalCBSConfig): SIMTables {
     packages: place.billers.flatMap(biller => packagesOfBiller(`${seed}/package/${biller.billerCode}`, place, biller)),
     statementOf: account => statementOfAccount(`${seed}/statement/${account.accountNo}`, place, account, asOfMs)
   }
+}
+
+function countryFrom (text: string): SIMCountry {
+  const known = Object.keys(SIM_PLACES) as SIMCountry[]
+  const country = known.find(name => name === text)
+  if (country === undefined) throw new SoundboxError('CONFIG_INVALID', `the simulated country must be one of ${known.join(', ')}`)
+  return country
 }
 
 function personName (seed: string, place: SIMPlace): string {
