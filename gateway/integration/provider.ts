@@ -78,11 +78,14 @@ export type Provider<I extends Issuer = Issuer> = {
   /** Only called when `isSuccess` is false and the HTTP status is 2xx or a final 4xx. Default: the HTTP status. */
   rejectionFrom?: (response: ProviderResponse, uriKey: string) => Rejection
   services: { [S in IssuerServices<I>]?: ServiceMapping<S> }
-  /** Names of body, query and reply fields that may stand in an audit row; all others are left out. Nested by dot, `[]` for rows. */
+  /** Names of body, query and reply fields that may stand in an audit row; all others are left out. Nested by dot, through rows too:
+   *  `recipients.dest_addr`. A suffix hides part of the value: `~phone`, `~account`, `~name`, as in `payload.customerAccount~account`. */
   auditFields: readonly string[]
   /** For `auth: 'provider'` (OAuth tokens): headers for a call. `send` goes through the same client, policy and audit. */
-  openAuth?: (deps: AuthDeps) => (uriKey: string) => Promise<Readonly<Record<string, string>>>
+  openAuth?: (deps: AuthDeps) => ProviderAuth
 }
+/** `forget` is called when the provider answered 401: the next call asks for a new token. `headersFor` shares one fetch among callers. */
+export type ProviderAuth = { headersFor: (uriKey: string) => Promise<Readonly<Record<string, string>>>, forget: () => void }
 export type AuthDeps = {
   send: (request: ProviderRequest) => Promise<ProviderResponse>
   params: Readonly<Record<string, string>>
@@ -99,6 +102,8 @@ export type CallContext = {
   background: boolean
   /** The caller went away. */
   signal?: AbortSignal
+  /** The call ends then, if that is sooner than the issuer's own total. */
+  deadlineMs?: number
 }
 
 /** Anything that can perform services of one issuer. `http` is made by httpTransport(provider, …); others are written by hand. */
@@ -120,6 +125,8 @@ export type AttemptFault = {
   kind: 'connect' | 'timeout' | 'reset' | 'status' | 'tls' | 'auth' | 'blocked' | 'rejected' | 'invalid' | 'aborted'
   sent: boolean
   final: boolean
+  /** The provider certainly did not do it (a 4xx, a "later"). A call that changes something and was sent but not refused is of unknown state. */
+  refused?: boolean
   /** The provider itself said "later". */
   retryAfterMs?: number
   /** Safe text for error and audit row. */
