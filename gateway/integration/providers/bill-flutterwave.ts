@@ -3,7 +3,7 @@
 import { decimalAt, optionalDecimalAt, optionalTextAt, rowsAt, textAt, type Fields } from '../fields.js'
 import type { ServiceResponse } from '../contract.js'
 import type { MappingContext, Provider, ProviderResponse } from '../provider.js'
-import { ok2xx, rejectionFromCode, requiredParam } from './parts.js'
+import { codeAt, ok2xx, rejectionFromCode, requiredParam } from './parts.js'
 
 const COUNTRY_CURRENCY: Readonly<Record<string, string>> = {
   NG: 'NGN', GH: 'GHS', KE: 'KES', UG: 'UGX', TZ: 'TZS', RW: 'RWF', ZM: 'ZMW', ZA: 'ZAR', US: 'USD', IN: 'INR'
@@ -23,9 +23,7 @@ function itemRow (row: Fields, ctx: MappingContext): ServiceResponse<'biller_pac
   }
 }
 
-function failure (response: ProviderResponse): string | null {
-  return typeof response.body === 'object' ? optionalTextAt(response.body, 'status') : null
-}
+const statusOf = (response: ProviderResponse): string | null => codeAt(response, 'status')
 
 export const FLUTTERWAVE: Provider<'bill'> = {
   issuer: 'bill',
@@ -38,8 +36,8 @@ export const FLUTTERWAVE: Provider<'bill'> = {
     items: { method: 'GET', path: '/v3/billers/{biller}/items', idempotent: true, auth: 'headers' }
   },
   requiredAuthHeaders: ['authorization'],
-  isSuccess: response => ok2xx(response) && failure(response) === 'success',
-  rejectionFrom: response => rejectionFromCode(failure(response), response, { error: 'the aggregator refused the request' }),
+  isSuccess: response => ok2xx(response) && statusOf(response) === 'success',
+  rejectionFrom: response => rejectionFromCode(statusOf(response), response, { error: 'the aggregator refused the request' }),
   services: {
     biller_category_bill: {
       toRequest: (input, ctx) => ({ uriKey: 'categories', format: 'none', query: { country: countryOf(input.country, ctx) } }),
@@ -56,5 +54,5 @@ export const FLUTTERWAVE: Provider<'bill'> = {
       fromResponse: (response, _input, ctx) => rowsAt(response.body, 'data').map(row => itemRow(row, ctx))
     }
   },
-  auditFields: ['country', 'status', 'data[].code', 'data[].biller_code', 'data[].item_code']
+  auditFields: ['country', 'status', 'data.code', 'data.biller_code', 'data.item_code']
 }

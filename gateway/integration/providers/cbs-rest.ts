@@ -5,7 +5,7 @@ import { SoundboxError } from '../../../protocol/index.js'
 import { booleanAt, decimalAt, objectAt, optionalDecimalAt, optionalTextAt, rowsAt, textAt, wordFrom, type Fields } from '../fields.js'
 import { maskMsisdn, type IssuerServices, type ServiceRequest, type ServiceResponse } from '../contract.js'
 import type { MappingContext, Provider, ProviderRequest, ProviderResponse, ServiceMapping, UriMap } from '../provider.js'
-import { ACCOUNT_STATUS_WORDS, ACCOUNT_TYPE_WORDS, CATEGORY_WORDS, ok2xx, rejectionFromCode } from './parts.js'
+import { ACCOUNT_STATUS_WORDS, ACCOUNT_TYPE_WORDS, CATEGORY_WORDS, codeAt, ok2xx, rejectionFromCode } from './parts.js'
 
 const SUCCESS_CODES = ['00', '000', '0', '200', 'SUCCESS', 'OK']
 const CUSTOMER_STATUS_WORDS = { ACTIVE: 'ACTIVE', A: 'ACTIVE', INACTIVE: 'INACTIVE', DORMANT: 'INACTIVE', BLOCKED: 'BLOCKED', BLACKLISTED: 'BLOCKED' } as const
@@ -17,9 +17,7 @@ function envelope (response: ProviderResponse): Fields {
   return 'response' in body ? objectAt(body, 'response') : body
 }
 
-function codeOf (response: ProviderResponse): string | null {
-  return typeof response.body === 'object' && response.body !== null && !Array.isArray(response.body) ? optionalTextAt(envelope(response), 'code') : null
-}
+const codeOf = (response: ProviderResponse): string | null => codeAt(response, 'response.code', 'code')
 
 const data = (response: ProviderResponse): Fields => objectAt(envelope(response), 'data')
 
@@ -143,5 +141,5 @@ export const REST_BANK: Provider<'cbs'> = {
   isSuccess: response => ok2xx(response) && SUCCESS_CODES.includes(codeOf(response)?.toUpperCase() ?? ''),
   rejectionFrom: response => rejectionFromCode(codeOf(response), response),
   services,
-  auditFields: ['reference', 'request.reference', 'by', 'limit', 'from', 'to', 'fspId', 'bic', 'identifierType', 'country', 'code', 'response.code', 'data.status', 'data.currency']
+  auditFields: ['reference', 'request.reference', 'accountNumber~account', 'request.accountNumber~account', 'by', 'limit', 'from', 'to', 'fspId', 'bic', 'identifierType', 'country', 'code', 'response.code', 'data.status', 'data.currency']
 }

@@ -6,7 +6,7 @@ import { SoundboxError } from '../../../protocol/index.js'
 import { optionalTextAt, textAt, wordFrom } from '../fields.js'
 import type { MappingContext, Provider, ProviderRequest, ProviderResponse, ServiceMapping } from '../provider.js'
 import { digitsOfMsisdn } from '../contract.js'
-import { ACCOUNT_STATUS_WORDS, ACCOUNT_TYPE_WORDS, CATEGORY_WORDS, ok2xx, plusMsisdn, rejectionFromCode, requiredParam } from './parts.js'
+import { ACCOUNT_STATUS_WORDS, ACCOUNT_TYPE_WORDS, CATEGORY_WORDS, codeAt, ok2xx, plusMsisdn, rejectionFromCode, requiredParam } from './parts.js'
 
 const SUCCESS = '600'
 const MEANINGS = { 601: 'the bank could not process the request', 602: 'nothing was found', 603: 'the request is not valid', 604: 'not authorised' }
@@ -83,9 +83,7 @@ function operatorOf (mno: string, ctx: MappingContext): string {
   return /^\d{3,6}$/.test(mno) ? mno : requiredParam(ctx, `mno_${mno.toLowerCase()}`)
 }
 
-function statusCode (response: ProviderResponse): string | null {
-  return optionalTextAt(response.body, 'statusCode')
-}
+const statusCode = (response: ProviderResponse): string | null => codeAt(response, 'statusCode')
 
 export const TIPS: Provider<'cbs'> = {
   issuer: 'cbs',
@@ -101,7 +99,7 @@ export const TIPS: Provider<'cbs'> = {
   rejectionFrom: response => rejectionFromCode(statusCode(response), response, MEANINGS),
   services: { account_details_cbs: accountDetails, interbank_account_name_cbs: interbankName, mno_validate_cbs: mnoValidate },
   auditFields: [
-    'service', 'payload.transactionReference', 'requestBody.transactionReference', 'requestBody.fspDestination', 'requestBody.identifierType', 'statusCode',
+    'service', 'payload.transactionReference', 'payload.customerAccount~account', 'requestBody.transactionReference', 'requestBody.fspDestination', 'requestBody.identifierType', 'requestBody.identifier~account', 'statusCode',
     'body.fspId', 'body.accountType', 'body.accountStatus', 'body.currency'
   ]
 }

@@ -1,13 +1,13 @@
 // Push through Firebase Cloud Messaging HTTP v1. A service account signs a JWT (RS256, RFC 7523), the token endpoint turns it into an
 // access token of an hour, and that token sends. 404 UNREGISTERED means that the app is gone: the caller forgets the registration token.
-// Settings: FIREBASE_FCM_SERVICE_ACCOUNT(_FILE), the JSON file as Google gives it; project and key are read from it.
+// Settings: FIREBASE_FCM_SERVICE_ACCOUNT(_FILE), the JSON file as Google gives it, and FIREBASE_FCM_PARAM_PROJECT, the id of the project.
 import { importPKCS8, SignJWT } from 'jose'
 import { SoundboxError } from '../../../protocol/index.js'
-import { optionalTextAt, rowsAt, textAt } from '../fields.js'
+import { textAt } from '../fields.js'
 import { PUSH_PAYLOAD_BYTES_MAX } from '../contract-parts.js'
 import type { ServiceRequest } from '../contract.js'
-import type { AuthDeps, Provider, ProviderResponse, ServiceMapping } from '../provider.js'
-import { ok2xx, rejectionFromCode, requiredParam } from './parts.js'
+import type { AuthDeps, Provider, ProviderAuth, ProviderResponse, ServiceMapping } from '../provider.js'
+import { codeAt, listAt, ok2xx, rejectionFromCode, requiredParam } from './parts.js'
 
 const SCOPE = 'https://www.googleapis.com/auth/firebase.messaging'
 const GRANT = 'urn:ietf:params:oauth:grant-type:jwt-bearer'
@@ -39,9 +39,8 @@ function messageFrom (input: ServiceRequest<'send_push_message'>): object {
 }
 
 function errorCode (response: ProviderResponse): string | null {
-  if (typeof response.body !== 'object') return null
-  const details = rowsAt(response.body, 'error.details').map(row => optionalTextAt(row, 'errorCode')).find(code => code !== null)
-  return details ?? optionalTextAt(response.body, 'error.status')
+  const details = listAt(response, 'error.details').map(row => codeAt({ body: row }, 'errorCode')).find(code => code !== null)
+  return details ?? codeAt(response, 'error.status')
 }
 
 function isUnregistered (response: ProviderResponse): boolean {
@@ -81,7 +80,7 @@ export async function assertionFromAccount (account: ServiceAccount, nowMs: numb
 }
 
 /** Headers with a live access token. Calls that come while one is fetched share it; a failed fetch is not remembered. */
-function openAuth (deps: AuthDeps): (uriKey: string) => Promise<Readonly<Record<string, string>>> {
+export function openFcmAuth (deps: AuthDeps): ProviderAuth {
   let live: { token: string, untilMs: number } | undefined
   let pending: Promise<string> | undefined
   const fetchToken = async (): Promise<string> => {
@@ -94,10 +93,13 @@ function openAuth (deps: AuthDeps): (uriKey: string) => Promise<Readonly<Record<
     live = { token, untilMs: deps.nowMs() + lifeS * 1000 - RENEW_BEFORE_MS }
     return token
   }
-  return async () => {
-    if (live !== undefined && deps.nowMs() < live.untilMs) return { authorization: `Bearer ${live.token}` }
-    pending ??= fetchToken().finally(() => { pending = undefined })
-    return { authorization: `Bearer ${await pending}` }
+  return {
+    headersFor: async () => {
+      if (live !== undefined && deps.nowMs() < live.untilMs) return { authorization: `Bearer ${live.token}` }
+      pending ??= fetchToken().finally(() => { pending = undefined })
+      return { authorization: `Bearer ${await pending}` }
+    },
+    forget: () => { live = undefined }
   }
 }
 
@@ -118,5 +120,5 @@ export const FCM: Provider<'push'> = {
   }),
   services: { send_push_message: send },
   auditFields: ['message.android.priority', 'message.android.ttl', 'name', 'error.status', 'error.code'],
-  openAuth
+  openAuth: openFcmAuth
 }

@@ -4,7 +4,7 @@
 import { optionalTextAt, rowsAt, type Fields } from '../fields.js'
 import { digitsOfMsisdn, maskMsisdn, smsParts, type ServiceResponse } from '../contract.js'
 import type { Provider, ProviderResponse, ServiceMapping } from '../provider.js'
-import { ok2xx, plusMsisdn, rejectionFromCode, requiredParam } from './parts.js'
+import { codeAt, listAt, ok2xx, plusMsisdn, rejectionFromCode, requiredParam } from './parts.js'
 
 type Recipient = ServiceResponse<'send_sms_message'>['recipients'][number]
 const ACCEPTED = ['100', '101', '102'] // Processed, sent, queued.
@@ -46,9 +46,7 @@ function recipientFrom (to: string, row: Fields | undefined): Recipient {
 }
 
 /** Their refusals are one word (InvalidSenderId); counts and sums are sentences, which are not shown. */
-function refusal (response: ProviderResponse): string | null {
-  return typeof response.body === 'object' ? optionalTextAt(response.body, 'SMSMessageData.Message') : null
-}
+const refusal = (response: ProviderResponse): string | null => codeAt(response, 'SMSMessageData.Message')
 
 export const AFRICAS_TALKING: Provider<'sms'> = {
   issuer: 'sms',
@@ -57,8 +55,8 @@ export const AFRICAS_TALKING: Provider<'sms'> = {
   hosts: ['api.africastalking.com:443', 'api.sandbox.africastalking.com:443'],
   uriMap: { send: { method: 'POST', path: '/version1/messaging', idempotent: false, auth: 'headers' } },
   requiredAuthHeaders: ['apikey'],
-  isSuccess: response => ok2xx(response) && typeof response.body === 'object' && rowsAt(response.body, ROWS).length > 0,
+  isSuccess: response => ok2xx(response) && listAt(response, ROWS).length > 0,
   rejectionFrom: response => rejectionFromCode(refusal(response), response),
   services: { send_sms_message: send },
-  auditFields: ['username', 'from', 'enqueue', 'SMSMessageData.Recipients[].statusCode', 'SMSMessageData.Recipients[].messageId', 'SMSMessageData.Recipients[].cost']
+  auditFields: ['username', 'from', 'to~phone', 'enqueue', 'SMSMessageData.Recipients.statusCode', 'SMSMessageData.Recipients.messageId', 'SMSMessageData.Recipients.number~phone']
 }

@@ -5,7 +5,7 @@
 import { optionalTextAt, textAt } from '../fields.js'
 import { digitsOfMsisdn, maskMsisdn, smsParts, type ServiceResponse } from '../contract.js'
 import type { Provider, ProviderResponse, ServiceMapping } from '../provider.js'
-import { ok2xx, rejectionFromCode, requiredParam } from './parts.js'
+import { codeAt, ok2xx, rejectionFromCode, requiredParam } from './parts.js'
 
 type RecipientStatus = ServiceResponse<'send_sms_message'>['recipients'][number]['status']
 const SUCCESS = '100'
@@ -39,10 +39,7 @@ function statusOfAll (body: unknown, sent: number): RecipientStatus {
   return sent === 1 && duplicates > 0 ? 'DUPLICATE' : 'UNKNOWN'
 }
 
-function codeOf (response: ProviderResponse): string | null {
-  const { body } = response
-  return optionalTextAt(body, 'code') ?? optionalTextAt(body, 'data.code')
-}
+const codeOf = (response: ProviderResponse): string | null => codeAt(response, 'code', 'data.code')
 
 export const BEEM: Provider<'sms'> = {
   issuer: 'sms',
@@ -54,5 +51,5 @@ export const BEEM: Provider<'sms'> = {
   isSuccess: response => ok2xx(response) && codeOf(response) === SUCCESS,
   rejectionFrom: response => rejectionFromCode(codeOf(response), response, MEANINGS),
   services: { send_sms_message: send },
-  auditFields: ['source_addr', 'encoding', 'successful', 'request_id', 'code', 'valid', 'invalid', 'duplicates']
+  auditFields: ['source_addr', 'recipients.dest_addr~phone', 'encoding', 'successful', 'request_id', 'code', 'valid', 'invalid', 'duplicates']
 }

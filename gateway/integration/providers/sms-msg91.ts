@@ -1,10 +1,10 @@
 // SMS through MSG91 (India): the text travels as the variable of a template that is registered with the operators (DLT), so free text is
 // possible only where the template has one variable for it. `type: "error"` comes with HTTP 200 as well.
 // Settings: SMS_API_HEADER_AUTHKEY, SMS_API_PARAM_TEMPLATE_ID, SMS_API_PARAM_TEMPLATE_VARIABLE (default `text`), SMS_API_SENDER_ID (optional).
-import { optionalTextAt, textAt } from '../fields.js'
+import { textAt } from '../fields.js'
 import { digitsOfMsisdn, maskMsisdn, smsParts } from '../contract.js'
 import type { Provider, ProviderResponse, ServiceMapping } from '../provider.js'
-import { ok2xx, rejectionFromCode, requiredParam } from './parts.js'
+import { codeAt, ok2xx, rejectionFromCode, requiredParam } from './parts.js'
 
 const send: ServiceMapping<'send_sms_message'> = {
   toRequest: (input, ctx) => {
@@ -24,9 +24,7 @@ const send: ServiceMapping<'send_sms_message'> = {
   })
 }
 
-function typeOf (response: ProviderResponse): string | null {
-  return typeof response.body === 'object' ? optionalTextAt(response.body, 'type') : null
-}
+const typeOf = (response: ProviderResponse): string | null => codeAt(response, 'type')
 
 export const MSG91: Provider<'sms'> = {
   issuer: 'sms',
@@ -36,7 +34,7 @@ export const MSG91: Provider<'sms'> = {
   uriMap: { flow: { method: 'POST', path: '/api/v5/flow', idempotent: false, auth: 'headers' } },
   requiredAuthHeaders: ['authkey'],
   isSuccess: response => ok2xx(response) && typeOf(response) === 'success',
-  rejectionFrom: response => rejectionFromCode(optionalTextAt(response.body, 'code') ?? typeOf(response), response, { error: 'MSG91 refused the request: check template, sender and key' }),
+  rejectionFrom: response => rejectionFromCode(codeAt(response, 'code', 'type'), response, { error: 'MSG91 refused the request: check template, sender and key' }),
   services: { send_sms_message: send },
-  auditFields: ['template_id', 'short_url', 'sender', 'type', 'code']
+  auditFields: ['template_id', 'short_url', 'sender', 'recipients.mobiles~phone', 'type', 'code']
 }
