@@ -25,7 +25,7 @@ export type TopicDecision = { ok: true } | { ok: false, reason: string }
 /** May this client connect? `authenticate` is asked last, and only for a well-formed request. */
 export function authorizeConnect (request: ConnectRequest, authenticate: (credentials: DeviceCredentials) => string | undefined, limits: ConnectLimits): ConnectDecision {
   const { clientId, username, password, certificateName } = request
-  if (!isTid(clientId)) return refused(2, 'the client id is not a serial number')
+  if (!isTid(clientId) || clientId in Object.prototype) return refused(2, 'the client id is not a serial number')
   const fault = willFault(clientId, request.will, limits.willBytesMax) ?? keepaliveFault(request.keepaliveSeconds, limits.keepaliveSecondsMax)
   if (fault !== undefined) return refused(5, fault)
   if (certificateName !== undefined && certificateName !== clientId) return failed(5, 'the certificate belongs to another serial number')

@@ -24,7 +24,7 @@ export type Policy = { run: CallRunner, health: () => PolicyHealth }
 /** Why a signal of ours fired. */
 const DEADLINE = 'deadline'
 const ATTEMPT_TIMEOUT = 'attempt time-out'
-const CALLER_GONE = 'caller gone'
+export const CALLER_GONE = 'caller gone'
 
 /** The policy of one issuer. */
 export function openPolicy (deps: PolicyDeps): Policy {
@@ -42,9 +42,10 @@ export function openPolicy (deps: PolicyDeps): Policy {
     health: () => ({ active: bulkhead.now().active, waiting: bulkhead.now().queue.length, breakers: Object.fromEntries([...breakers].map(([host, { state }]) => [host, state])) }),
     async run (ctx, target, attempt) {
       deps.audit.assertRoom()
-      const deadlineMs = deps.clock.nowMs() + deps.limits.totalMs
-      const whole = openSignal(ctx.signal)
-      const cancelDeadline = deps.clock.after(deps.limits.totalMs, () => whole.fire(DEADLINE))
+      const nowMs = deps.clock.nowMs()
+      const deadlineMs = Math.min(nowMs + deps.limits.totalMs, ctx.deadlineMs ?? Number.POSITIVE_INFINITY)
+      const whole = openSignal(ctx.signal, CALLER_GONE)
+      const cancelDeadline = deps.clock.after(Math.max(0, deadlineMs - nowMs), () => whole.fire(DEADLINE))
       try {
         const leave = await bulkhead.enter(whole.signal).catch((error: unknown) => { throw isSoundboxError(error) ? error : waitedInVain(deps, whole.signal) })
         try {
@@ -83,7 +84,7 @@ async function runAttempts<T> (run: Run, attempt: AttemptCall<T>): Promise<T> {
 async function attemptOnce<T> (run: Run, attempt: (info: { attempt: number, signal: AbortSignal }) => Promise<Attempt<T>>, number: number, probe: boolean): Promise<Attempt<T>> {
   const { deps, target } = run
   const startMs = deps.clock.nowMs()
-  const own = openSignal(run.whole)
+  const own = openSignal(run.whole, undefined)
   const cancelTimeout = deps.clock.after(target.timeoutMs ?? deps.limits.totalMs, () => own.fire(ATTEMPT_TIMEOUT))
   let outcome: Attempt<T> | undefined
   try {
@@ -170,13 +171,13 @@ function waitedInVain (deps: PolicyDeps, signal: AbortSignal): SoundboxError {
     : new SoundboxError('PROVIDER_UNAVAILABLE', `${deps.issuer}: the caller went away before anything was sent`)
 }
 
-/** A signal that fires with its parent or by `fire`; `close` lets go of the parent. */
-function openSignal (parent: AbortSignal | undefined): { signal: AbortSignal, fire: (reason: string) => void, close: () => void } {
+/** A signal that fires with its parent (for `reason`, or the parent's own) or by `fire`; `close` lets go of the parent. */
+function openSignal (parent: AbortSignal | undefined, reason: string | undefined): { signal: AbortSignal, fire: (reason: string) => void, close: () => void } {
   const controller = new AbortController()
-  const follow = (): void => controller.abort(typeof parent?.reason === 'string' ? parent.reason : CALLER_GONE)
+  const follow = (): void => controller.abort(reason ?? parent?.reason)
   if (parent?.aborted === true) follow()
   else parent?.addEventListener('abort', follow, { once: true })
-  return { signal: controller.signal, fire: reason => controller.abort(reason), close: () => parent?.removeEventListener('abort', follow) }
+  return { signal: controller.signal, fire: why => controller.abort(why), close: () => parent?.removeEventListener('abort', follow) }
 }
 
 /** True after `ms`, false when the signal fires first. */

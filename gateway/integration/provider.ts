@@ -113,7 +113,9 @@ export type Transport = {
   has: (service: ServiceName) => boolean
   /** Normalised answer, not yet checked against the contract (the dispatcher does that). Throws the PROVIDER_* codes. */
   call: <S extends ServiceName>(service: S, input: ServiceRequest<S>, ctx: TransportContext) => Promise<ServiceResponse<S>>
+  /** Asks what became of a call of unknown state. Only for services that `canSettle` says yes to (absent: all, when `settle` is there). */
   settle?: <S extends ServiceName>(call: UnknownCall<S>, ctx: TransportContext) => Promise<Settlement<S>>
+  canSettle?: (service: ServiceName) => boolean
   close: () => Promise<void>
 }
 export type TransportContext = CallContext & { reference: string, service: ServiceName }

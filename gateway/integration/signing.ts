@@ -69,8 +69,8 @@ export async function isDetachedJwsOf (publicKeyPem: string, algorithms: readonl
   }
 }
 
-/** Encrypts requests and decrypts answers. */
-export type Sealer = { seal: (body: string) => Promise<string>, open: (jwe: string) => Promise<string> }
+/** Encrypts requests and decrypts answers. `opens`: there is a key for answers, so a plain one is not accepted. */
+export type Sealer = { opens: boolean, seal: (body: string) => Promise<string>, open: (jwe: string) => Promise<string> }
 
 /** The sealer of these settings. Throws PROVIDER_CONFIG for a key that does not fit; `open` throws PROVIDER_RESPONSE_INVALID, always the same text. */
 export function openSealer (config: EncryptionConfig): Sealer {
@@ -78,6 +78,7 @@ export function openSealer (config: EncryptionConfig): Sealer {
   const decryptKey = config.decryptKey === undefined ? undefined : keyFrom(() => createPrivateKey(config.decryptKey?.reveal() ?? ''), 'DECRYPT_KEY')
   const header = { alg: config.algorithm, enc: JWE_CONTENT_ALGORITHM, ...(config.keyId === undefined ? {} : { kid: config.keyId }) }
   return {
+    opens: decryptKey !== undefined,
     seal: async body => await new CompactEncrypt(Buffer.from(body, 'utf8')).setProtectedHeader(header).encrypt(encryptKey),
     async open (jwe) {
       try {

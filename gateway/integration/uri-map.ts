@@ -1,5 +1,6 @@
 // From a uri_key to a URL: the provider's uri_map says method and path, the request fills the `{name}` parameters and the query.
-// A value can fill its own segment only: it is percent-encoded, and dots alone (which URL parsers fold away) are refused.
+// A value can fill its own segment only: it is percent-encoded, and dots alone (which URL parsers fold away) are refused. A row may name
+// another machine of the provider by an absolute URL (a token endpoint): the allow-list judges it as any other.
 import { SoundboxError } from '../../protocol/index.js'
 import type { ProviderRequest, UriEntry, UriMap } from './provider.js'
 
@@ -26,7 +27,7 @@ function uriEntryFrom (row: unknown): UriEntry | undefined {
   const kind = AUTHS.find(name => name === auth)
   const isTimeFine = timeoutMs === undefined || (Number.isInteger(timeoutMs) && Number(timeoutMs) >= 100 && Number(timeoutMs) <= 120_000)
   if (verb === undefined || kind === undefined || typeof idempotent !== 'boolean' || !isTimeFine || Object.keys(rest).length > 0) return undefined
-  if (typeof path !== 'string' || !/^\/(?!\/)[^\s?#\\]*$/.test(path) || /(?:^|\/)\.\.?(?:\/|$)/.test(path)) return undefined
+  if (typeof path !== 'string' || !/^(?:https?:\/\/[A-Za-z0-9.:[\]-]+)?\/(?!\/)[^\s?#\\]*$/.test(path) || /(?:^|\/)\.\.?(?:\/|$)/.test(path)) return undefined
   return { method: verb, path, idempotent, auth: kind, ...(timeoutMs === undefined ? {} : { timeoutMs: Number(timeoutMs) }) }
 }
 
@@ -44,8 +45,7 @@ export function urlFromRequest (baseUrl: string, entry: UriEntry, request: Provi
     if (value === undefined || value === '' || /^\.+$/.test(value)) throw new SoundboxError('PROVIDER_CONFIG', `path parameter ${name} of ${request.uriKey} is not usable`)
     return encodeURIComponent(value)
   })
-  const base = new URL(baseUrl)
-  const url = new URL(`${base.pathname.replace(/\/$/, '')}${path}`, base)
+  const url = new URL(absolute(baseUrl, path))
   for (const [name, value] of Object.entries(request.query ?? {})) url.searchParams.append(name, value)
   if (url.href.length > URL_CHARS_MAX) throw new SoundboxError('PROVIDER_CONFIG', `the URL of ${request.uriKey} is longer than ${URL_CHARS_MAX} characters`)
   return url
@@ -53,7 +53,12 @@ export function urlFromRequest (baseUrl: string, entry: UriEntry, request: Provi
 
 /** The URL for audit rows and logs: path parameters stay `{name}` (they may be accounts), query values show for the listed names only. */
 export function shownUrl (baseUrl: string, entry: UriEntry, request: ProviderRequest, shownQuery: readonly string[]): string {
-  const base = new URL(baseUrl)
   const query = Object.entries(request.query ?? {}).map(([name, value]) => `${name}=${shownQuery.includes(name) ? encodeURIComponent(value) : '[hidden]'}`).join('&')
-  return `${base.origin}${base.pathname.replace(/\/$/, '')}${entry.path}${query === '' ? '' : `?${query}`}`
+  return `${absolute(baseUrl, entry.path)}${query === '' ? '' : `?${query}`}`
+}
+
+function absolute (baseUrl: string, path: string): string {
+  if (/^https?:/.test(path)) return path
+  const base = new URL(baseUrl)
+  return `${base.origin}${base.pathname.replace(/\/$/, '')}${path}`
 }

@@ -65,7 +65,10 @@ export type Delivery = NewDelivery & {
   summaryId: string | null
 }
 
-/** What is now known of a delivery. States only move forward (accepted, published, delivered, then one final); a step back is ignored. */
+/**
+ * What is now known of a delivery. States only move forward (accepted, published, delivered, then one final). A step back changes no
+ * state; it only fills in `publishedAt` or `deliveredAt` where an ack overtook the news of it. The four details belong to a final state.
+ */
 export type DeliveryChange = {
   tid: string
   announcementId: string
@@ -83,7 +86,7 @@ export type Recorded =
 
 export type StoredPayment = { payment: Payment, deliveries: readonly Delivery[], reversedAt: number | null }
 
-/** Newest first. `cursor` is what the page before gave as `next`; pages are by key, so deep ones cost as little as the first. */
+/** Newest first. `since` inclusive, `until` exclusive. `cursor` is what the page before gave as `next`; pages are by key, so deep ones cost as little as the first. */
 export type HistoryQuery = {
   bankId?: string, merchant?: string, tid?: string, since?: number, until?: number, status?: PaymentStatus, transactionId?: string
   limit: number, cursor?: string
@@ -115,8 +118,9 @@ export type DirectoryRows = { banks: BankRow[], keys: BankKeyRow[], devices: Dev
 /** A replay mark: 16 bytes as 32 hex digits. `owner` tells whose second use is allowed ('' = nobody's). */
 export type ReplayMark = { mark: string, owner: string, expiresAt: number }
 
-export type DeviceSeen = { tid: string, at: number, online: boolean, hello?: object, reported?: object, telemetry?: object }
-export type DeviceState = DeviceSeen & { onlineSince: number | null, takeovers: number }
+/** `takeover`: this connection pushed out another of the same device; counted. Objects replace what was known, absent ones keep it. */
+export type DeviceSeen = { tid: string, at: number, online: boolean, takeover?: boolean, hello?: object, reported?: object, telemetry?: object }
+export type DeviceState = Omit<DeviceSeen, 'takeover'> & { onlineSince: number | null, takeovers: number }
 
 export type StoreStats = { writeQueue: number, committedBatches: number, committedOps: number, failedBatches: number, payments: number, openDeliveries: number }
 
@@ -135,7 +139,7 @@ export type Store = {
   recordNotice: (notice: NewDelivery) => Promise<void>
   /** Open deliveries of one device, oldest `seq` first. */
   openDeliveries: (tid: string, limit: number) => Promise<readonly Delivery[]>
-  /** Sets open deliveries issued before `issuedBefore` to expired, at most `limit`; members of an expired summary too. Returns how many. */
+  /** Sets open deliveries issued before `issuedBefore` to expired, at most `limit`; members of an expired summary too (not counted). Returns how many. */
   expireDeliveries: (issuedBefore: number, at: number, limit: number) => Promise<number>
   queryHistory: (query: HistoryQuery) => Promise<HistoryPage>
   /** Count and total of successful, not reversed payments of a device since a time: the day total. */
@@ -153,7 +157,7 @@ export type Store = {
   /** True when the mark is new, or its owner is the same and not ''. Durable no later than the next recorded payment. */
   claimMark: (mark: ReplayMark) => boolean | Promise<boolean>
   purgeMarks: (expiredBefore: number) => Promise<number>
-  /** Removes payments accepted before the time, with their deliveries, at most `limit`. Open deliveries keep their payment. */
+  /** Removes payments accepted before the time, with their deliveries, at most `limit`. Open deliveries keep their payment. Counts notices too. */
   purgeHistory: (acceptedBefore: number, limit: number) => Promise<number>
   /** A consistent copy, checked for integrity, at the path. */
   backup: (path: string) => Promise<{ bytes: number }>

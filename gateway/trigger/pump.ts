@@ -185,14 +185,15 @@ async function pumpNext (shell: Shell, box: Box): Promise<void> {
       settleLocally(deps, head, 'expired', now)
       continue
     }
-    await send(shell, box, { item: head, attempt: 1, deadlineMs: now + deps.policy.receivedTimeoutMs, asked: verdict === 'ask' })
+    if (!await send(shell, box, { item: head, attempt: 1, deadlineMs: now + deps.policy.receivedTimeoutMs, asked: verdict === 'ask' })) return
   }
 }
 
-async function send ({ deps, active }: Shell, box: Box, flight: InFlight): Promise<void> {
+/** False when the box has gone away in between: its next hello sends what waits. Rejects only when the broker itself is away. */
+async function send ({ deps, active }: Shell, box: Box, flight: InFlight): Promise<boolean> {
   const { item } = flight
   const device = deps.directory.device(box.tid)
-  if (device === undefined) return
+  if (device === undefined) return false
   box.inFlight = flight
   active.add(box)
   try {
@@ -203,6 +204,7 @@ async function send ({ deps, active }: Shell, box: Box, flight: InFlight): Promi
       active.delete(box)
       box.waiting.unshift(item)
     }
+    if (deps.broker().stats().ready) return false
     throw new SoundboxError('PUBLISH_FAILED', `announcement for ${box.tid} could not be handed to the broker`, { cause })
   }
   const now = deps.nowMs()
@@ -211,6 +213,7 @@ async function send ({ deps, active }: Shell, box: Box, flight: InFlight): Promi
     deps.meter.stage('published', now - item.issuedAt)
     deps.note({ tid: box.tid, announcementId: item.announcementId, state: 'published', at: now })
   }
+  return true
 }
 
 function announcementOf (item: Waiting): Parameters<typeof sealAnnouncement>[0] {

@@ -25,6 +25,7 @@ try {
   process.exit(1)
 }
 for (const root of ROOTS) {
+  if (!existsSync(root)) continue
   for (const source of files(root).filter(name => DATA.test(name))) {
     const target = join('dist', source)
     if (!existsSync(target) || statSync(source).mtimeMs > statSync(target).mtimeMs) cpSync(source, target)

@@ -1,0 +1,150 @@
+// bank, device, merchant, history, tail, status: thin commands over the operator's API.
+import type { Command } from 'commander'
+import { SoundboxError } from '../../protocol/index.js'
+import type { Client } from './client.js'
+import type { Output } from './output.js'
+
+/** What every command gets: a client on demand, where to print, and a signal that Ctrl-C aborts. */
+export type Context = { client: () => Client, output: () => Output, interrupted: () => AbortSignal }
+type Row = Record<string, unknown>
+
+/** Adds the commands to the program. */
+export function addAdminCommands (program: Command, context: Context): void {
+  addBankCommands(program, context)
+  addDeviceCommands(program, context)
+  addMerchantCommands(program, context)
+  addLookCommands(program, context)
+}
+
+function addBankCommands (program: Command, { client, output }: Context): void {
+  const bank = program.command('bank').description('banks that may send triggers')
+  bank.command('add').description('add a bank; its secrets are shown once').argument('<id>', 'short name, as pnb')
+    .option('--base <path>', 'base path of its trigger URL (default: the id)').option('--name <name>', 'name for people')
+    .option('--profile <profile>', 'aes-256-cbc, aes-256-gcm or none', 'aes-256-cbc').option('--no-database', 'the bank names the box itself; no history is kept')
+    .option('--pass-key <key>', 'public id of the client (default: made)').option('--allow-header-reuse', 'accept the same header_secrets again')
+    .option('--rename <column=name...>', 'the bank\'s own field names, as column1=tr_id').option('--numeric-status', 'answer status as a number')
+    .option('--announce-failed', 'speak a different phrase for failed payments').option('--rate <perSecond>', 'requests a second')
+    .action(async (id: string, options: Row) => { output().one(await client().call('POST', '/banks', bankBody(id, options))) })
+  bank.command('list').description('all banks, without secrets').action(async () => {
+    const { banks } = await client().call('GET', '/banks')
+    output().rows(banks as Row[], { id: 'bank', base: 'base', name: 'name', profile: 'profile', database: 'database', passKey: 'pass_key', disabledAt: 'disabled' })
+  })
+  bank.command('rotate-key').description('new credentials; the old ones stay live for the overlap').argument('<id>')
+    .option('--overlap <seconds>', 'how long the old keys stay live', '86400')
+    .action(async (id: string, options: Row) => { output().one(await client().call('POST', `/banks/${encodeURIComponent(id)}/rotate-key`, { overlapSeconds: wholeNumber(options['overlap'], '--overlap') })) })
+  for (const action of ['disable', 'enable']) {
+    bank.command(action).description(`${action} a bank`).argument('<id>').action(async (id: string) => { output().one(await client().call('POST', `/banks/${encodeURIComponent(id)}/${action}`)) })
+  }
+}
+
+function addDeviceCommands (program: Command, { client, output }: Context): void {
+  const device = program.command('device').description('soundboxes')
+  device.command('add').description('add a soundbox; its secrets are shown once').argument('<tid>', 'serial number')
+    .requiredOption('--type <type>', 'device type, as QS1').option('--language <name>', 'as ENGLISH or HINDI').option('--volume <0..100>').option('--min-volume <0..100>')
+    .action(async (tid: string, options: Row) => { output().one(await client().call('POST', '/devices', { tid, type: options['type'], ...deviceSettings(options) })) })
+  device.command('list').description('all soundboxes').action(async () => {
+    const { devices } = await client().call('GET', '/devices')
+    output().rows(devices as Row[], { tid: 'tid', type: 'type', status: 'status', presence: 'presence', language: 'language', volume: 'volume', activatedAt: 'activated' })
+  })
+  device.command('show').description('one soundbox').argument('<tid>').action(async (tid: string) => { output().one(await client().call('GET', `/devices/${encodeURIComponent(tid)}`)) })
+  for (const action of ['activate', 'deactivate', 'rekey']) {
+    const what = action === 'rekey' ? 'new MQTT password and signing key; shown once' : `${action} a soundbox`
+    device.command(action).description(what).argument('<tid>').action(async (tid: string) => { output().one(await client().call('POST', `/devices/${encodeURIComponent(tid)}/${action}`)) })
+  }
+  device.command('set').description('change volume, language or display').argument('<tid>')
+    .option('--language <name>').option('--volume <0..100>').option('--min-volume <0..100>').option('--display <text>')
+    .option('--quiet <HH:MM-HH:MM>', 'hours in which payments are muted; "off" ends them').option('--utc-offset <minutes>', 'time zone of the quiet hours', '330')
+    .action(async (tid: string, options: Row) => { output().one(await client().call('PATCH', `/devices/${encodeURIComponent(tid)}`, { ...deviceSettings(options), ...quietSettings(options) })) })
+}
+
+function addMerchantCommands (program: Command, { client, output }: Context): void {
+  const merchant = program.command('merchant').description('which merchant speaks through which soundbox')
+  for (const action of ['map', 'unmap']) {
+    merchant.command(action).description(`${action} a merchant and a soundbox`).requiredOption('--bank <id>').option('--merchant <vpa>', 'VPA or mid; leave out for a bank without database', '')
+      .requiredOption('--device <tid>')
+      .action(async (options: Row) => { output().one(await client().call('POST', `/merchants/${action}`, { bank: options['bank'], merchant: options['merchant'], tid: options['device'] })) })
+  }
+  merchant.command('list').description('all mappings').action(async () => {
+    const { mappings } = await client().call('GET', '/merchants')
+    output().rows(mappings as Row[], { bankId: 'bank', merchant: 'merchant', tid: 'tid', mappedAt: 'mapped' })
+  })
+}
+
+function addLookCommands (program: Command, { client, output, interrupted }: Context): void {
+  program.command('history').description('payments and what became of them, newest first')
+    .option('--bank <id>').option('--merchant <vpa>').option('--device <tid>').option('--transaction <id>').option('--since <time>', 'ISO 8601, or 15m, 2h, 3d ago').option('--until <time>')
+    .option('--status <status>', 'success or failed').option('--limit <count>', 'at most so many', '50')
+    .action(async (options: Row) => { await printHistory(client(), output(), options) })
+  program.command('tail').description('what happens, as it happens; Ctrl-C ends').action(async () => {
+    await client().stream('/tail', event => {
+      if (event['kind'] === 'alive') return
+      if (output().json) output().one(event)
+      else output().line(Object.entries(event).filter(([, value]) => value !== null).map(([key, value]) => key === 'at' ? new Date(Number(value)).toISOString().slice(11, 23) : `${key}=${String(value)}`).join(' '))
+    }, interrupted())
+  })
+  program.command('status').description('what runs, how much waits, who is connected').action(async () => { output().one(await client().call('GET', '/status')) })
+}
+
+async function printHistory (client: Client, output: Output, options: Row): Promise<void> {
+  const wanted = wholeNumber(options['limit'], '--limit')
+  const filters = { bank: options['bank'], merchant: options['merchant'], device: options['device'], transactionId: options['transaction'], status: options['status'], since: timeText(options['since']), until: timeText(options['until']) }
+  const rows: Row[] = []
+  let cursor: unknown = null
+  do {
+    const query = new URLSearchParams(Object.entries({ ...filters, limit: String(Math.min(500, wanted - rows.length)), cursor }).filter(([, value]) => typeof value === 'string') as [string, string][])
+    const page = await client.call('GET', `/history?${query.toString()}`)
+    rows.push(...page['payments'] as Row[])
+    cursor = page['next']
+  } while (cursor !== null && rows.length < wanted)
+  if (output.json) return output.rows(rows, {})
+  const flat = rows.flatMap(row => {
+    const deliveries = row['deliveries'] as Row[]
+    return (deliveries.length === 0 ? [{}] : deliveries).map(delivery => ({ ...row, tid: delivery['tid'], state: delivery['state'], spokenAt: delivery['spokenAt'] }))
+  })
+  output.rows(flat, { acceptedAt: 'accepted', bank: 'bank', transactionId: 'transaction', amount: 'amount', merchant: 'merchant', status: 'status', tid: 'tid', state: 'voice', spokenAt: 'spoken' })
+}
+
+function bankBody (id: string, options: Row): object {
+  const renames = options['rename'] as string[] | undefined
+  return {
+    id, profile: options['profile'], database: options['database'],
+    ...(options['base'] === undefined ? {} : { base: options['base'] }), ...(options['name'] === undefined ? {} : { name: options['name'] }),
+    ...(options['passKey'] === undefined ? {} : { passKey: options['passKey'] }), ...(options['allowHeaderReuse'] === true ? { headerReuse: 'allow' } : {}),
+    ...(options['numericStatus'] === true ? { numericStatus: true } : {}), ...(options['announceFailed'] === true ? { announceFailed: true } : {}),
+    ...(options['rate'] === undefined ? {} : { ratePerSecond: wholeNumber(options['rate'], '--rate') }),
+    ...(renames === undefined ? {} : { fieldNames: Object.fromEntries(renames.map(pair => pair.split('=', 2))) as Record<string, string> })
+  }
+}
+
+function deviceSettings (options: Row): object {
+  return {
+    ...(options['language'] === undefined ? {} : { language: options['language'] }), ...(options['display'] === undefined ? {} : { display: options['display'] }),
+    ...(options['volume'] === undefined ? {} : { volume: wholeNumber(options['volume'], '--volume') }),
+    ...(options['minVolume'] === undefined ? {} : { minVolume: wholeNumber(options['minVolume'], '--min-volume') })
+  }
+}
+
+function quietSettings (options: Row): object {
+  const text = options['quiet']
+  if (text === undefined) return {}
+  if (text === 'off') return { quietHours: null }
+  const match = /^([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-3]):([0-5]\d)$/.exec(String(text))
+  if (match === null) throw new SoundboxError('INPUT_INVALID', '--quiet must be HH:MM-HH:MM or off')
+  const [h1, m1, h2, m2] = match.slice(1).map(Number) as [number, number, number, number]
+  return { quietHours: { startMinute: h1 * 60 + m1, endMinute: h2 * 60 + m2, utcOffsetMinutes: Number(options['utcOffset']) } }
+}
+
+/** ISO 8601 of a time, or of `15m`, `2h`, `3d` ago. */
+function timeText (value: unknown): string | undefined {
+  if (typeof value !== 'string') return undefined
+  const ago = /^(\d{1,6})([smhd])$/.exec(value)
+  if (ago === null) return value
+  const unit = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[ago[2] as 's' | 'm' | 'h' | 'd']
+  return new Date(Date.now() - Number(ago[1]) * unit).toISOString()
+}
+
+/** Throws INPUT_INVALID. */
+export function wholeNumber (value: unknown, name: string): number {
+  if (!/^\d{1,15}$/.test(String(value))) throw new SoundboxError('INPUT_INVALID', `${name} must be a whole number`)
+  return Number(value)
+}

@@ -1,0 +1,95 @@
+// How the commands reach the gateway: the unix socket of its data directory, or --url with an operator token.
+import { existsSync, readFileSync } from 'node:fs'
+import { request as httpRequest } from 'node:http'
+import { request as httpsRequest } from 'node:https'
+import { join } from 'node:path'
+import { ERRORS, type ErrorCode, SoundboxError } from '../../protocol/index.js'
+
+export const REQUEST_TIMEOUT_MS = 30_000
+export const ANSWER_BYTES_MAX = 64 * 1024 * 1024
+
+export type Target = { socketPath: string } | { url: URL, token: string }
+export type Client = {
+  /** The answer's JSON. Throws the gateway's own error, or GATEWAY_UNREACHABLE. */
+  call: (method: string, path: string, body?: object) => Promise<Record<string, unknown>>
+  /** Lines of JSON as they come, until the gateway ends or `signal` aborts. */
+  stream: (path: string, onEvent: (event: Record<string, unknown>) => void, signal: AbortSignal) => Promise<void>
+}
+export type TargetOptions = { dataDir?: string, url?: string, token?: string, tokenFile?: string }
+
+/** Where to go for these options and variables. Throws INPUT_INVALID, GATEWAY_UNREACHABLE. */
+export function findTarget (options: TargetOptions, env: Readonly<Record<string, string | undefined>>): Target {
+  if (options.url !== undefined) {
+    const url = URL.parse(options.url)
+    if (url === null || !['http:', 'https:'].includes(url.protocol)) throw new SoundboxError('INPUT_INVALID', '--url must be http://… or https://…')
+    const token = options.token ?? (options.tokenFile === undefined ? env['SOUNDBOX_TOKEN'] : readFileSync(options.tokenFile, 'utf8').trim())
+    if (token === undefined || token === '') throw new SoundboxError('INPUT_INVALID', '--url needs --token, --token-file or SOUNDBOX_TOKEN')
+    return { url, token }
+  }
+  const socketPath = join(options.dataDir ?? env['SOUNDBOX_DATA_DIR'] ?? 'data', 'gateway.sock')
+  if (!existsSync(socketPath)) throw new SoundboxError('GATEWAY_UNREACHABLE', `no gateway runs on this data directory (${socketPath} is not there)`)
+  return { socketPath }
+}
+
+/** A client of the operator's API below /api/v1/admin. */
+export function openClient (target: Target): Client {
+  return {
+    async call (method, path, body) {
+      const text = body === undefined ? undefined : JSON.stringify(body)
+      const answer = await send(target, method, path, text, REQUEST_TIMEOUT_MS)
+      const chunks: Buffer[] = []
+      let bytes = 0
+      for await (const chunk of answer as AsyncIterable<Buffer>) {
+        bytes += chunk.length
+        if (bytes > ANSWER_BYTES_MAX) throw new SoundboxError('INPUT_INVALID', `the answer is over ${ANSWER_BYTES_MAX} bytes: ask for a smaller page`)
+        chunks.push(chunk)
+      }
+      return readAnswer(answer.statusCode ?? 0, Buffer.concat(chunks).toString('utf8'))
+    },
+    async stream (path, onEvent, signal) {
+      const answer = await send(target, 'GET', path, undefined, 0, signal)
+      if (answer.statusCode !== 200) throw new SoundboxError('GATEWAY_UNREACHABLE', `the gateway answered ${answer.statusCode ?? 0}`)
+      let rest = ''
+      try {
+        for await (const chunk of answer as AsyncIterable<Buffer>) {
+          const lines = (rest + chunk.toString('utf8')).split('\n')
+          rest = lines.pop() ?? ''
+          for (const line of lines) if (line !== '') onEvent(JSON.parse(line) as Record<string, unknown>)
+        }
+      } catch (error) {
+        if (!signal.aborted) throw error
+      }
+    }
+  }
+}
+
+type Answer = import('node:http').IncomingMessage
+
+function send (target: Target, method: string, path: string, body: string | undefined, timeout: number, signal?: AbortSignal): Promise<Answer> {
+  const headers = {
+    ...(body === undefined ? {} : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(body) }),
+    ...('token' in target ? { authorization: `Bearer ${target.token}` } : {})
+  }
+  const where = 'url' in target
+    ? { host: target.url.hostname, port: target.url.port === '' ? undefined : Number(target.url.port) }
+    : { socketPath: target.socketPath }
+  const open = 'url' in target && target.url.protocol === 'https:' ? httpsRequest : httpRequest
+  return new Promise((resolve, reject) => {
+    const request = open({ ...where, method, path: `/api/v1/admin${path}`, headers, timeout, ...(signal === undefined ? {} : { signal }) }, resolve)
+    request.on('timeout', () => { request.destroy(new Error('time-out')) })
+    request.on('error', cause => { reject(new SoundboxError('GATEWAY_UNREACHABLE', 'the gateway does not answer', { cause })) })
+    request.end(body)
+  })
+}
+
+function readAnswer (status: number, text: string): Record<string, unknown> {
+  let value: Record<string, unknown>
+  try {
+    value = JSON.parse(text) as Record<string, unknown>
+  } catch (cause) {
+    throw new SoundboxError('GATEWAY_UNREACHABLE', `the answer (HTTP ${status}) is not from a gateway`, { cause })
+  }
+  if (status < 400) return value
+  const code = typeof value['error'] === 'string' && Object.hasOwn(ERRORS, value['error']) ? value['error'] as ErrorCode : 'SERVER_FAULT'
+  throw new SoundboxError(code, typeof value['message'] === 'string' ? value['message'] : `HTTP ${status}`)
+}

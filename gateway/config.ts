@@ -1,0 +1,137 @@
+// The gateway's settings, read once from the environment. Pure: takes the variables and a file reader, checks everything, and reports
+// all problems at once. README's table of settings lists the same names; a test keeps the two equal.
+import { SoundboxError } from '../protocol/index.js'
+
+export type TlsFiles = { certFile: string, keyFile: string, caFile: string | null, requestClientCert: boolean }
+export type GatewayConfig = Readonly<{
+  dataDir: string
+  host: string
+  httpPort: number
+  mqttPort: number
+  mqttsPort: number | null
+  websocketPort: number | null
+  isoPort: number
+  tls: TlsFiles | null
+  httpTls: boolean
+  masterKeyFile: string | null
+  store: string
+  broker: string
+  fallback: string
+  spoolBytes: number
+  retentionDays: number
+  backupKeep: number
+  backupCron: string
+  speakMs: number
+  summaryMs: number
+  receivedTimeoutMs: number
+  deviceTypesFile: string | null
+  logLevel: string
+  logFile: string | null
+  trustProxy: boolean
+}>
+
+type Setting = { name: string, fallback: string, what: string }
+/** Every variable with its default and meaning, for README, `--help` and the redacted print at start. Integration and ISO peers have their own. */
+export const SETTINGS: readonly Setting[] = [
+  { name: 'SOUNDBOX_DATA_DIR', fallback: 'data', what: 'folder of database, keys, spool and backups; made on first start' },
+  { name: 'SOUNDBOX_HOST', fallback: '127.0.0.1', what: 'address to listen on; 0.0.0.0 for all' },
+  { name: 'SOUNDBOX_HTTP_PORT', fallback: '8080', what: 'HTTP port; 0 = any free one' },
+  { name: 'SOUNDBOX_MQTT_PORT', fallback: '1883', what: 'MQTT port; 0 = any free one' },
+  { name: 'SOUNDBOX_MQTTS_PORT', fallback: '', what: 'MQTT over TLS port; empty = off; needs the TLS files' },
+  { name: 'SOUNDBOX_MQTT_WEBSOCKET_PORT', fallback: '', what: 'MQTT over WebSocket port; empty = off' },
+  { name: 'SOUNDBOX_ISO_PORT', fallback: '8583', what: 'ISO 8583 port; 0 = any free one' },
+  { name: 'SOUNDBOX_TLS_CERT_FILE', fallback: '', what: 'PEM certificate chain for MQTT over TLS and HTTPS' },
+  { name: 'SOUNDBOX_TLS_KEY_FILE', fallback: '', what: 'PEM private key' },
+  { name: 'SOUNDBOX_TLS_CA_FILE', fallback: '', what: 'PEM of the authority whose device certificates are accepted (CN = tid)' },
+  { name: 'SOUNDBOX_TLS_CLIENT_CERT', fallback: 'false', what: 'true: every soundbox must show a client certificate' },
+  { name: 'SOUNDBOX_HTTP_TLS', fallback: 'false', what: 'true: the HTTP port speaks HTTPS with the TLS files' },
+  { name: 'SOUNDBOX_MASTER_KEY_FILE', fallback: '', what: 'file of the master key; default DATA_DIR/master.key, made on first start' },
+  { name: 'SOUNDBOX_STORE', fallback: 'sqlite', what: 'sqlite, or postgres://user:password@host/database for several gateways' },
+  { name: 'SOUNDBOX_BROKER', fallback: 'embedded', what: 'embedded, or mqtt://user:password@host:1883 or mqtts://… of any MQTT 3.1.1 broker' },
+  { name: 'SOUNDBOX_FALLBACK', fallback: 'spool', what: 'spool, or pubsub://project/topic (PUBSUB_EMULATOR_HOST is honoured)' },
+  { name: 'SOUNDBOX_PUBSUB_KEY_FILE', fallback: '', what: 'service account key of Google Pub/Sub' },
+  { name: 'SOUNDBOX_SPOOL_BYTES', fallback: '67108864', what: 'preallocated size of the fallback spool, 1 MiB to 16 GiB' },
+  { name: 'SOUNDBOX_RETENTION_DAYS', fallback: '400', what: 'history older than this is removed; 1 to 3650' },
+  { name: 'SOUNDBOX_BACKUP_KEEP', fallback: '7', what: 'nightly backups kept; 0 = no backups' },
+  { name: 'SOUNDBOX_BACKUP_CRON', fallback: '30 2 * * *', what: 'when the backup is made' },
+  { name: 'SOUNDBOX_SPEAK_SECONDS', fallback: '60', what: 'an announcement older than this is not spoken on its own; 5 to 600' },
+  { name: 'SOUNDBOX_SUMMARY_SECONDS', fallback: '600', what: 'a payment older than this is in no summary; 60 to 86400' },
+  { name: 'SOUNDBOX_RECEIVED_TIMEOUT_MS', fallback: '5000', what: 'wait for the box to say received before sending again; 100 to 60000' },
+  { name: 'SOUNDBOX_DEVICE_TYPES_FILE', fallback: '', what: 'JSON list of further device types' },
+  { name: 'SOUNDBOX_LOG_LEVEL', fallback: 'info', what: 'debug, info, warn, error or silent' },
+  { name: 'SOUNDBOX_LOG_FILE', fallback: '', what: 'write the log there instead of standard output' },
+  { name: 'SOUNDBOX_TRUST_PROXY', fallback: 'false', what: 'true: take the caller\'s address from X-Forwarded-For' }
+]
+
+type Env = Readonly<Record<string, string | undefined>>
+
+/** Throws one CONFIG_INVALID that names every variable that is wrong. */
+export function parseConfig (env: Env): GatewayConfig {
+  const problems: string[] = []
+  const text = (name: string): string => env[name] ?? SETTINGS.find(setting => setting.name === name)?.fallback ?? ''
+  const optional = (name: string): string | null => text(name) === '' ? null : text(name)
+  const whole = (name: string, min: number, max: number): number => {
+    const value = Number(text(name))
+    if (!/^\d{1,15}$/.test(text(name)) || value < min || value > max) problems.push(`${name} must be a whole number from ${min} to ${max}`)
+    return value
+  }
+  const port = (name: string): number => whole(name, 0, 65_535)
+  const flag = (name: string): boolean => {
+    if (!['true', 'false'].includes(text(name))) problems.push(`${name} must be true or false`)
+    return text(name) === 'true'
+  }
+  const shape = (name: string, form: RegExp, what: string): string => {
+    if (!form.test(text(name))) problems.push(`${name} must be ${what}`)
+    return text(name)
+  }
+  const config: GatewayConfig = Object.freeze({
+    dataDir: shape('SOUNDBOX_DATA_DIR', /^[^\0]+$/, 'a folder'),
+    host: shape('SOUNDBOX_HOST', /^[\w.:-]+$/, 'an address'),
+    httpPort: port('SOUNDBOX_HTTP_PORT'),
+    mqttPort: port('SOUNDBOX_MQTT_PORT'),
+    mqttsPort: optional('SOUNDBOX_MQTTS_PORT') === null ? null : port('SOUNDBOX_MQTTS_PORT'),
+    websocketPort: optional('SOUNDBOX_MQTT_WEBSOCKET_PORT') === null ? null : port('SOUNDBOX_MQTT_WEBSOCKET_PORT'),
+    isoPort: port('SOUNDBOX_ISO_PORT'),
+    tls: tlsFiles(optional, flag, problems),
+    httpTls: flag('SOUNDBOX_HTTP_TLS'),
+    masterKeyFile: optional('SOUNDBOX_MASTER_KEY_FILE'),
+    store: shape('SOUNDBOX_STORE', /^(?:sqlite|postgres(?:ql)?:\/\/.+)$/, 'sqlite or postgres://…'),
+    broker: shape('SOUNDBOX_BROKER', /^(?:embedded|mqtts?:\/\/.+)$/, 'embedded, mqtt://… or mqtts://…'),
+    fallback: shape('SOUNDBOX_FALLBACK', /^(?:spool|pubsub:\/\/[^/]+\/[^/]+)$/, 'spool or pubsub://project/topic'),
+    spoolBytes: whole('SOUNDBOX_SPOOL_BYTES', 1_048_576, 17_179_869_184),
+    retentionDays: whole('SOUNDBOX_RETENTION_DAYS', 1, 3650),
+    backupKeep: whole('SOUNDBOX_BACKUP_KEEP', 0, 366),
+    backupCron: shape('SOUNDBOX_BACKUP_CRON', /^[\d*,/ -]{9,64}$/, 'a cron expression of five fields'),
+    speakMs: whole('SOUNDBOX_SPEAK_SECONDS', 5, 600) * 1000,
+    summaryMs: whole('SOUNDBOX_SUMMARY_SECONDS', 60, 86_400) * 1000,
+    receivedTimeoutMs: whole('SOUNDBOX_RECEIVED_TIMEOUT_MS', 100, 60_000),
+    deviceTypesFile: optional('SOUNDBOX_DEVICE_TYPES_FILE'),
+    logLevel: shape('SOUNDBOX_LOG_LEVEL', /^(?:debug|info|warn|error|silent)$/, 'debug, info, warn, error or silent'),
+    logFile: optional('SOUNDBOX_LOG_FILE'),
+    trustProxy: flag('SOUNDBOX_TRUST_PROXY')
+  })
+  if ((config.httpTls || config.mqttsPort !== null) && config.tls === null) problems.push('SOUNDBOX_TLS_CERT_FILE and SOUNDBOX_TLS_KEY_FILE are needed for TLS')
+  if (config.summaryMs < config.speakMs) problems.push('SOUNDBOX_SUMMARY_SECONDS must not be below SOUNDBOX_SPEAK_SECONDS')
+  if (problems.length > 0) throw new SoundboxError('CONFIG_INVALID', problems.join('; '))
+  return config
+}
+
+/** The settings as they may be printed: passwords in URLs hidden. */
+export function describeConfig (config: GatewayConfig): Record<string, unknown> {
+  const hide = (url: string): string => url.replace(/:\/\/[^@/]*@/, '://[secret]@')
+  return { ...config, store: hide(config.store), broker: hide(config.broker) }
+}
+
+function tlsFiles (optional: (name: string) => string | null, flag: (name: string) => boolean, problems: string[]): TlsFiles | null {
+  const certFile = optional('SOUNDBOX_TLS_CERT_FILE')
+  const keyFile = optional('SOUNDBOX_TLS_KEY_FILE')
+  const caFile = optional('SOUNDBOX_TLS_CA_FILE')
+  const requestClientCert = flag('SOUNDBOX_TLS_CLIENT_CERT')
+  if (certFile === null && keyFile === null) return null
+  if (certFile === null || keyFile === null) {
+    problems.push('SOUNDBOX_TLS_CERT_FILE and SOUNDBOX_TLS_KEY_FILE go together')
+    return null
+  }
+  if (requestClientCert && caFile === null) problems.push('SOUNDBOX_TLS_CLIENT_CERT needs SOUNDBOX_TLS_CA_FILE')
+  return { certFile, keyFile, caFile, requestClientCert }
+}

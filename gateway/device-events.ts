@@ -1,0 +1,49 @@
+// What soundboxes send, brought to the parts that care: hello and acks to the heart, state and presence to the fleet.
+import { decodeAck, decodeHello, decodeReported, decodeTelemetry, isSameSecret, isSoundboxError, type Log } from '../protocol/index.js'
+import type { BrokerEvents, DeviceCredentials } from './broker/contract.js'
+import type { Directory } from './store/directory.js'
+import type { Heart } from './trigger/heart.js'
+
+export type DeviceEventDeps = { directory: Directory, heart: Heart, log: Log, nowMs: () => number }
+
+/** The broker's callbacks. A message that a soundbox gets wrong is logged and confirmed: it would only send it again. */
+export function deviceEvents (deps: DeviceEventDeps): BrokerEvents {
+  const { directory, heart, log, nowMs } = deps
+  return {
+    authenticate: credentials => authenticateDevice(directory, credentials),
+    onConnected ({ tid, address, tls, takeover }) {
+      log.info({ tid, address, tls, takeover }, 'soundbox connected')
+      if (heart.feed.hasListeners()) heart.feed.emit({ kind: 'device', at: nowMs(), tid, state: 'online' })
+    },
+    onDisconnected (tid, reason) {
+      heart.handleOffline(tid)
+      log.info({ tid, reason }, 'soundbox disconnected')
+      if (heart.feed.hasListeners()) heart.feed.emit({ kind: 'device', at: nowMs(), tid, state: 'offline', reason })
+    },
+    onMessage (tid, name, payload) {
+      try {
+        switch (name) {
+          case 'ack': return heart.handleAck(tid, decodeAck(payload))
+          case 'hello': return heart.handleHello(tid, decodeHello(payload).bootId)
+          case 'reported': return void decodeReported(payload)
+          case 'telemetry': return void decodeTelemetry(payload)
+          case 'presence': return undefined
+          default: name satisfies never
+        }
+      } catch (err) {
+        if (!isSoundboxError(err, 'MESSAGE_INVALID')) throw err
+        log.warn({ err, tid, topic: name }, 'soundbox sent a message that cannot be read')
+      }
+      return undefined
+    }
+  }
+}
+
+/** A box may connect before it is activated, so that a technician can test it; not after it was deactivated. */
+function authenticateDevice (directory: Directory, { clientId, username, password, certificateName }: DeviceCredentials): string | undefined {
+  const device = directory.device(clientId)
+  const isKnown = device !== undefined && username === clientId
+  const isSecret = isSameSecret(directory.hashOf(password ?? ''), device?.mqttPasswordHash ?? directory.hashOf('no such soundbox'))
+  const isBarred = device?.status === 'inactive' && device.deactivatedAt !== null
+  return isKnown && !isBarred && (isSecret || certificateName === clientId) ? clientId : undefined
+}

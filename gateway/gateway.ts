@@ -1,0 +1,127 @@
+// The wiring of one gateway: every part is opened here, from the ground up, and closed in the opposite order.
+import { readFileSync } from 'node:fs'
+import { type Log, SoundboxError } from '../protocol/index.js'
+import type { Broker, BrokerEvents } from './broker/contract.js'
+import { openEmbeddedBroker } from './broker/embedded.js'
+import { openExternalBroker } from './broker/external.js'
+import type { GatewayConfig } from './config.js'
+import { openDataDir } from './data-dir.js'
+import { deviceEvents } from './device-events.js'
+import { openSpool } from './fallback/spool.js'
+import { openMetrics } from './http/metrics.js'
+import { openHttpServer } from './http/server.js'
+import { scheduleCron } from './jobs/cron.js'
+import { drainFallback, houseJobs } from './jobs/house-jobs.js'
+import { startJobs } from './jobs/table.js'
+import { openDirectory } from './store/directory.js'
+import { openSqliteStore } from './store/sqlite.js'
+import { type DeviceTypeInfo, openHeart } from './trigger/heart.js'
+import { openRateLimit } from './trigger/rate.js'
+
+/** How long the box's `received` is asked for before the connection is ended. */
+const ATTEMPTS_MAX = 4
+
+export type Ports = { http: number, mqtt: number | null, mqtts: number | null, websocket: number | null, iso: number | null }
+export type Gateway = { ports: Ports, close: () => Promise<void> }
+export type GatewayDeps = { config: GatewayConfig, log: Log, nowMs: () => number, pid: number }
+
+/** Starts everything or nothing: what was opened is closed again when a later part fails. Throws the typed errors of the parts. */
+export async function startGateway (deps: GatewayDeps): Promise<Gateway> {
+  const closers: (() => Promise<void> | void)[] = []
+  const close = async (): Promise<void> => {
+    for (const closer of closers.splice(0).reverse()) await closer()
+  }
+  try {
+    return { ports: await openParts(deps, closers), close }
+  } catch (error) {
+    await close().catch((err: unknown) => { deps.log.error({ err }, 'closing after a failed start failed too') })
+    throw error
+  }
+}
+
+async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (() => Promise<void> | void)[]): Promise<Ports> {
+  const opened = <T extends { close: () => Promise<void> | void }>(part: T): T => {
+    closers.push(() => part.close())
+    return part
+  }
+  const dataDir = opened(openDataDir(config.dataDir, config.masterKeyFile, pid))
+  const store = opened(await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
+  const directory = await openDirectory({ store, masterKey: dataDir.masterKey, nowMs })
+  const fallback = opened(await openSpool({ dir: dataDir.file('spool'), log, ...spoolSegments(config.spoolBytes) }))
+  const metrics = openMetrics()
+  const parts: { broker?: Broker } = {}
+  const broker = (): Broker => parts.broker ?? fail()
+  const heart = opened(openHeart({
+    directory, store, fallback, broker, typeOf: deviceTypeOf, meter: metrics.meter, nowMs, startTimer, log,
+    policy: { speakMs: config.speakMs, summaryMs: config.summaryMs, receivedTimeoutMs: config.receivedTimeoutMs, attemptsMax: ATTEMPTS_MAX }
+  }))
+  await drainFallback({ store, fallback, log })
+  parts.broker = opened(await openBroker(config, deviceEvents({ directory, heart, log, nowMs }), log, nowMs))
+  await heart.resume()
+  const jobs = opened(startJobs(houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: config, nowMs, log }), { store, schedule: scheduleCron, nowMs, log }))
+  metrics.addGauges([
+    { name: 'soundbox_devices_connected', help: 'soundboxes connected', read: () => broker().stats().connected },
+    { name: 'soundbox_pump_waiting', help: 'announcements that wait in memory', read: () => heart.depth().waiting },
+    { name: 'soundbox_pump_in_flight', help: 'announcements sent and not yet received', read: () => heart.depth().inFlight },
+    { name: 'soundbox_vendor_waiting', help: 'announcements that wait for a vendor server', read: () => heart.depth().vendorWaiting },
+    { name: 'soundbox_store_queue', help: 'writes that wait for the database', read: () => store.stats().writeQueue },
+    { name: 'soundbox_fallback_depth', help: 'records that wait in the fallback', read: () => fallback.depth() }
+  ])
+  const status = async (): Promise<object> => ({
+    broker: broker().stats(), store: store.stats(), fallbackDepth: fallback.depth(), pump: heart.depth(), jobs: jobs.report(),
+    banks: directory.banks().length, devices: directory.devices().length
+  })
+  const http = opened(await openHttpServer({
+    host: config.host, port: config.httpPort, socketPath: dataDir.file('gateway.sock'), tls: config.httpTls ? tlsOf(config) : null, trustProxy: config.trustProxy,
+    operatorToken: dataDir.operatorToken, log, metrics, more: [], open: [],
+    trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, nowMs },
+    admin: { directory, checkType: deviceTypeOf, onDeviceChanged: () => {}, onDeviceBarred: tid => { broker().disconnect(tid) } },
+    look: { store, feed: heart.feed, status },
+    isReady: () => ({ ready: broker().stats().ready, why: broker().stats().ready ? [] : ['the broker cannot be reached'] })
+  }))
+  const ports: Ports = { http: http.port, ...broker().ports, iso: null }
+  dataDir.writePorts({ ...ports, pid })
+  log.info({ ...ports, dataDir: config.dataDir }, 'gateway ready')
+  return ports
+}
+
+async function openBroker (config: GatewayConfig, events: BrokerEvents, log: Log, nowMs: () => number): Promise<Broker> {
+  if (config.broker !== 'embedded') {
+    const url = new URL(config.broker)
+    const [username, password] = [decodeURIComponent(url.username), decodeURIComponent(url.password)]
+    url.username = url.password = ''
+    return await openExternalBroker({ url: url.href, ...(username === '' ? {} : { username, password }), sharedGroup: 'soundbox', log, random: Math.random }, events)
+  }
+  const tls = config.mqttsPort === null ? {} : { tls: { port: config.mqttsPort, ...tlsOf(config), requestClientCert: config.tls?.requestClientCert ?? false } }
+  const websocket = config.websocketPort === null ? {} : { websocketPort: config.websocketPort }
+  return await openEmbeddedBroker({ host: config.host, mqttPort: config.mqttPort, ...tls, ...websocket, log, nowMs }, events)
+}
+
+function tlsOf (config: GatewayConfig): { cert: Buffer, key: Buffer, ca?: Buffer } {
+  if (config.tls === null) throw new SoundboxError('CONFIG_INVALID', 'SOUNDBOX_TLS_CERT_FILE and SOUNDBOX_TLS_KEY_FILE are needed for TLS')
+  const { certFile, keyFile, caFile } = config.tls
+  try {
+    return { cert: readFileSync(certFile), key: readFileSync(keyFile), ...(caFile === null ? {} : { ca: readFileSync(caFile) }) }
+  } catch (cause) {
+    throw new SoundboxError('CONFIG_INVALID', 'a TLS file cannot be read: check the paths and modes of SOUNDBOX_TLS_*_FILE', { cause })
+  }
+}
+
+const SEGMENT_BYTES = 16 * 1024 * 1024
+function spoolSegments (bytes: number): { segmentBytes: number, segmentsMax: number } {
+  const segmentBytes = Math.min(SEGMENT_BYTES, Math.floor(bytes / 2))
+  return { segmentBytes, segmentsMax: Math.floor(bytes / segmentBytes) }
+}
+
+function startTimer (callback: () => void, ms: number): { stop: () => void } {
+  const timer = setInterval(callback, ms)
+  return { stop: () => { clearInterval(timer) } }
+}
+
+function deviceTypeOf (_type: string): DeviceTypeInfo {
+  return { transport: 'mqtt', baseUrl: undefined }
+}
+
+function fail (): never {
+  throw new Error('the broker is used before it is open')
+}

@@ -1,0 +1,151 @@
+// The HTTP server: one Fastify application behind a TCP port and a unix socket. Whoever may open the socket (file mode 600) is the
+// operator; over TCP an operator's token is asked for. Limits and time-outs are set here, for all routes.
+import helmet from '@fastify/helmet'
+import swagger from '@fastify/swagger'
+import swaggerUi from '@fastify/swagger-ui'
+import underPressure from '@fastify/under-pressure'
+import Fastify, { type FastifyError, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { randomUUID } from 'node:crypto'
+import { chmodSync, rmSync } from 'node:fs'
+import { createServer, type Server } from 'node:http'
+import type { AddressInfo, Socket } from 'node:net'
+import { ERRORS, isSameSecret, isSoundboxError, type Log, SoundboxError } from '../../protocol/index.js'
+import { type AdminDeps, adminRoutes } from './admin-routes.js'
+import { type LookDeps, lookRoutes } from './look-routes.js'
+import type { Metrics } from './metrics.js'
+import { BODY_BYTES_MAX, type TriggerRouteDeps, triggerRoutes } from './trigger-routes.js'
+
+/** A request must be whole within this; a slow sender holds a socket, nothing else. */
+export const REQUEST_TIMEOUT_MS = 10_000
+export const CONNECTION_TIMEOUT_MS = 65_000
+export const KEEP_ALIVE_TIMEOUT_MS = 60_000
+/** An event loop this late cannot keep the promise of a quick answer: 503 until it recovers. */
+export const LOOP_DELAY_MS_MAX = 1000
+const TRACE_ID = /^[\w-]{8,64}$/
+
+export type HttpDeps = {
+  host: string
+  port: number
+  socketPath: string | null
+  tls: { cert: Buffer, key: Buffer } | null
+  trustProxy: boolean
+  operatorToken: string
+  log: Log
+  trigger: TriggerRouteDeps
+  admin: AdminDeps
+  look: LookDeps
+  metrics: Metrics
+  isReady: () => { ready: boolean, why: readonly string[] }
+  /** Further routes of the operator's API, registered below /api/v1/admin. */
+  more: readonly ((app: FastifyInstance) => Promise<void>)[]
+  /** Routes with their own way of signing in, registered at the root. */
+  open: readonly ((app: FastifyInstance) => Promise<void>)[]
+}
+export type HttpServer = { port: number, close: () => Promise<void> }
+
+/** Throws PORT_TAKEN. */
+export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
+  const trusted = new WeakSet<Socket>()
+  const app = Fastify({
+    logger: false, trustProxy: deps.trustProxy, bodyLimit: BODY_BYTES_MAX, requestTimeout: REQUEST_TIMEOUT_MS, connectionTimeout: CONNECTION_TIMEOUT_MS,
+    keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS, forceCloseConnections: 'idle', routerOptions: { maxParamLength: 128 },
+    genReqId: request => traceId(request.headers['x-trace-id']),
+    ...(deps.tls === null ? {} : { https: deps.tls })
+  }) as unknown as FastifyInstance
+  app.setErrorHandler((error, request, reply) => sendProblem(deps.log, error, request, reply))
+  app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'NOT_FOUND', message: 'there is no such path; /docs lists them' }))
+  await registerCommon(app, deps)
+  await app.register(async scope => { await triggerRoutes(scope, deps.trigger) })
+  await app.register(async scope => {
+    scope.addHook('onRequest', async request => { requireOperator(request, deps.operatorToken, trusted) })
+    await adminRoutes(scope, deps.admin)
+    await lookRoutes(scope, deps.look)
+    for (const register of deps.more) await register(scope)
+  }, { prefix: '/api/v1/admin' })
+  for (const register of deps.open) await app.register(register)
+  return await listen(app, deps, trusted)
+}
+
+async function registerCommon (app: FastifyInstance, deps: HttpDeps): Promise<void> {
+  await app.register(underPressure, {
+    maxEventLoopDelay: LOOP_DELAY_MS_MAX, exposeStatusRoute: false,
+    pressureHandler (request) {
+      if (!/^\/(?:metrics|healthz)$/.test(request.url)) throw new SoundboxError('OVERLOADED', 'The gateway is busy')
+    }
+  })
+  await app.register(swagger, { openapi: { info: { title: 'Soundbox gateway', version: '1', description: 'Bank triggers, administration and history.' } } })
+  await app.register(swaggerUi, { routePrefix: '/docs' })
+  await app.register(helmet, { global: false })
+  app.get('/healthz', { schema: { tags: ['look'], summary: 'The process answers' } }, async () => ({ status: 'ok' }))
+  app.get('/readyz', { schema: { tags: ['look'], summary: 'Payments can be recorded and sent' } }, async (_request, reply) => {
+    const { ready, why } = deps.isReady()
+    return await reply.code(ready ? 200 : 503).send({ ready, why })
+  })
+  app.get('/metrics', { schema: { tags: ['look'], summary: 'Prometheus series' } }, async (_request, reply) => await reply.type(deps.metrics.contentType).send(await deps.metrics.text()))
+}
+
+async function listen (app: FastifyInstance, deps: HttpDeps, trusted: WeakSet<Socket>): Promise<HttpServer> {
+  try {
+    await app.listen({ host: deps.host, port: deps.port })
+  } catch (cause) {
+    await app.close()
+    throw portError(cause, deps)
+  }
+  const local = deps.socketPath === null ? undefined : await listenLocally(app, deps.socketPath, trusted)
+  return {
+    port: (app.server.address() as AddressInfo).port,
+    async close () {
+      if (local !== undefined) {
+        local.closeAllConnections()
+        await new Promise(resolve => local.close(resolve))
+      }
+      await app.close()
+    }
+  }
+}
+
+async function listenLocally (app: FastifyInstance, path: string, trusted: WeakSet<Socket>): Promise<Server> {
+  rmSync(path, { force: true })
+  const server = createServer((request, response) => { app.routing(request, response) })
+  server.requestTimeout = REQUEST_TIMEOUT_MS
+  server.on('connection', socket => { trusted.add(socket) })
+  await new Promise<void>((resolve, reject) => {
+    server.once('error', reject)
+    server.listen(path, resolve)
+  })
+  chmodSync(path, 0o600)
+  return server
+}
+
+/** Over the unix socket everyone is the operator; over TCP the bearer token decides. Throws UNAUTHORIZED. */
+function requireOperator (request: FastifyRequest, token: string, trusted: WeakSet<Socket>): void {
+  if (trusted.has(request.raw.socket)) return
+  const given = /^Bearer (\S+)$/.exec(request.headers.authorization ?? '')?.[1] ?? ''
+  if (!isSameSecret(given, token)) throw new SoundboxError('UNAUTHORIZED', 'a live operator token is needed')
+}
+
+/** The one place where an error becomes an HTTP answer outside the trigger API. */
+function sendProblem (log: Log, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  if (isSoundboxError(error)) {
+    if (error.status === 503 || error.status === 429) void reply.header('retry-after', '1')
+    return reply.code(error.status).send({ error: error.code, message: error.message, remedy: ERRORS[error.code].remedy, traceId: request.id })
+  }
+  const status = (error as FastifyError).statusCode ?? 500
+  if (status < 500) {
+    const code = status === 413 ? 'BODY_TOO_LARGE' : 'INPUT_INVALID'
+    const message = status === 413 ? `the body is over ${BODY_BYTES_MAX} bytes` : (error as FastifyError).message
+    return reply.code(status).send({ error: code, message, remedy: ERRORS[code].remedy, traceId: request.id })
+  }
+  log.error({ err: error, traceId: request.id, method: request.method, path: request.routeOptions.url }, 'request failed')
+  return reply.code(500).send({ error: 'SERVER_FAULT', message: 'Unhandled server error', remedy: ERRORS.SERVER_FAULT.remedy, traceId: request.id })
+}
+
+function portError (cause: unknown, { host, port }: HttpDeps): unknown {
+  const isTaken = cause instanceof Error && 'code' in cause && (cause.code === 'EADDRINUSE' || cause.code === 'EACCES')
+  return isTaken ? new SoundboxError('PORT_TAKEN', `HTTP port ${port} on ${host} is taken or not allowed: set SOUNDBOX_HTTP_PORT`, { cause }) : cause
+}
+
+function traceId (given: unknown): string {
+  return typeof given === 'string' && TRACE_ID.test(given) ? given : randomUUID()
+}
+

@@ -1,0 +1,175 @@
+// Sends a provider's request: uri_map -> allow-list -> auth headers -> encrypt -> sign -> wire -> decrypt -> decode -> judge.
+// Everything that can be wrong on our side is found before a byte leaves, and still makes an audit row. The judgement of an answer:
+//
+//   3xx                       never followed, never read: PROVIDER_RESPONSE_INVALID
+//   401, 403                  our credentials: PROVIDER_CONFIG, and a fetched token is forgotten
+//   408, 425, 429, 5xx        may come again (retry.ts); 429, 425 and 503 with Retry-After were certainly not done
+//   the provider's isSuccess  decides on all others; then its rejectionFrom words the refusal
+import { type Log, SoundboxError, isSoundboxError } from '../../protocol/index.js'
+import { maskText } from './audit-mask.js'
+import { decodeBody, encodeBody } from './bodies.js'
+import type { EncryptionConfig, IntegrationConfig, SigningConfig } from './config.js'
+import type { Issuer } from './contract.js'
+import { type Clock, REQUEST_BYTES_MAX } from './figures.js'
+import { findHostRule, type HostRule } from './hosts.js'
+import { type Lookup, openWire, type Wire } from './http-wire.js'
+import type { Attempt, AttemptFault, AttemptTrail, CallRunner, Provider, ProviderAuth, ProviderRequest, ProviderResponse, TransportContext, UriEntry, UriMap } from './provider.js'
+import { parseRetryAfter } from './retry.js'
+import { openSealer, openSigner, type Sealer, type Signer } from './signing.js'
+import { shownUrl, uriEntryOf, urlFromRequest } from './uri-map.js'
+
+/** An issuer's settings laid over its provider's defaults. */
+export type HttpTarget = {
+  issuer: Issuer, baseUrl: string, hosts: readonly HostRule[], uriMap: UriMap, requiredAuthHeaders: readonly string[], auditFields: readonly string[]
+  config: Pick<IntegrationConfig, 'headers' | 'rejectUnauthorized' | 'basic' | 'tls' | 'limits'>
+  signing: SigningConfig | undefined, encryption: EncryptionConfig | undefined
+  isSuccess: Provider['isSuccess'], rejectionFrom: NonNullable<Provider['rejectionFrom']>
+}
+/** `nonce`: random text for signatures. */
+export type HttpClientDeps = { run: CallRunner, clock: Clock, nonce: () => string, log: Log, auth?: ProviderAuth, lookup?: Lookup }
+export type HttpClient = {
+  /** Sends under the whole policy; `read` turns a successful answer into a value and may throw PROVIDER_RESPONSE_INVALID or PROVIDER_REJECTED. */
+  send: <T>(ctx: TransportContext, request: ProviderRequest, read: (response: ProviderResponse) => T) => Promise<T>
+  close: () => Promise<void>
+}
+
+type Parts = { target: HttpTarget, deps: HttpClientDeps, wires: Map<string, Wire>, sign: Signer | undefined, sealer: Sealer | undefined }
+
+/** The client of one issuer: its own pools. Throws PROVIDER_CONFIG for keys that do not fit. */
+export function openHttpClient (target: HttpTarget, deps: HttpClientDeps): HttpClient {
+  const parts: Parts = {
+    target, deps, wires: new Map(),
+    sign: target.signing === undefined ? undefined : openSigner(target.signing),
+    sealer: target.encryption === undefined ? undefined : openSealer(target.encryption)
+  }
+  return {
+    async send (ctx, request, read) {
+      const prepared = prepare(parts, request)
+      const deadlineMs = Math.min(deps.clock.nowMs() + target.config.limits.totalMs, ctx.deadlineMs ?? Number.POSITIVE_INFINITY)
+      const fetched = prepared.entry.auth === 'provider' ? await deps.auth?.headersFor(request.uriKey) : undefined
+      const headers = { ...prepared.headers, ...fetched }
+      return await deps.run({ ...ctx, deadlineMs }, {
+        issuer: target.issuer, host: prepared.url.host, uriKey: request.uriKey, idempotent: prepared.entry.idempotent, auditFields: target.auditFields,
+        ...(prepared.entry.timeoutMs === undefined ? {} : { timeoutMs: prepared.entry.timeoutMs })
+      }, async ({ signal }) => await attemptCall(parts, { ...prepared, headers }, signal, read))
+    },
+    async close () {
+      const open = [...parts.wires.values()]
+      parts.wires.clear()
+      await Promise.all(open.map(async wire => await wire.close()))
+    }
+  }
+}
+
+type Prepared = { request: ProviderRequest, entry: UriEntry, url: URL, trail: AttemptTrail, headers: Record<string, string>, body: string | undefined }
+
+/** What does not change between attempts. Throws PROVIDER_CONFIG for a mapping or uri_map that does not fit. */
+function prepare ({ target }: Parts, request: ProviderRequest): Prepared {
+  const entry = uriEntryOf(target.uriMap, request.uriKey)
+  const url = urlFromRequest(target.baseUrl, entry, request)
+  const { body, contentType } = encodeBody(request)
+  if (body !== undefined && Buffer.byteLength(body) > REQUEST_BYTES_MAX) throw new SoundboxError('PROVIDER_CONFIG', `the body of ${request.uriKey} is longer than ${REQUEST_BYTES_MAX} bytes`)
+  const headers: Record<string, string> = { accept: request.format === 'xml' ? 'application/xml, text/xml' : 'application/json', 'accept-encoding': 'identity' }
+  if (contentType !== undefined) headers['content-type'] = contentType
+  Object.assign(headers, lowerCase(request.headers ?? {}), authHeaders(target, entry))
+  return { request, entry, url, headers, body, trail: { method: entry.method, url: shownUrl(target.baseUrl, entry, request, target.auditFields), request: request.body } }
+}
+
+function authHeaders ({ config }: HttpTarget, entry: UriEntry): Record<string, string> {
+  const headers: Record<string, string> = {}
+  if (entry.auth === 'none') return headers
+  for (const [name, value] of Object.entries(config.headers)) headers[name] = value.reveal()
+  if (entry.auth === 'basic' && config.basic !== undefined) {
+    headers['authorization'] = `Basic ${Buffer.from(`${config.basic.user}:${config.basic.password.reveal()}`, 'utf8').toString('base64')}`
+  }
+  return headers
+}
+
+async function attemptCall<T> (parts: Parts, call: Prepared, signal: AbortSignal, read: (response: ProviderResponse) => T): Promise<Attempt<T>> {
+  const { target } = parts
+  const refuse = (fault: AttemptFault): Attempt<T> => ({ ok: false, fault, trail: call.trail })
+  const rule = findHostRule(target.hosts, call.url)
+  if (rule === undefined) return refuse(localFault('blocked', `${call.url.host} is not on the allow-list of ${target.issuer}`))
+  const missing = call.entry.auth === 'none' ? [] : target.requiredAuthHeaders.filter(name => (call.headers[name] ?? '') === '')
+  if (missing.length > 0 && target.config.rejectUnauthorized) return refuse(localFault('auth', `required headers are not configured: ${missing.join(', ')}; nothing was sent`))
+  const { headers, body } = await seal(parts, call)
+  const answer = await wireOf(parts, call.url, rule).exchange({ method: call.entry.method, path: `${call.url.pathname}${call.url.search}`, headers, body, signal })
+  if (!answer.ok) return refuse(answer.fault)
+  const trail = { ...call.trail, status: answer.status }
+  const decoded = await decode(parts, call, answer)
+  if ('fault' in decoded) return { ok: false, fault: decoded.fault, trail }
+  const judged = judge(parts, call, decoded.response, read)
+  return 'fault' in judged
+    ? { ok: false, fault: judged.fault, trail: { ...trail, response: decoded.response.body } }
+    : { ok: true, value: judged.value, trail: { ...trail, response: decoded.response.body } }
+}
+
+async function seal ({ sign, sealer, deps }: Parts, call: Prepared): Promise<{ headers: Record<string, string>, body: string | undefined }> {
+  const body = sealer === undefined || call.body === undefined ? call.body : await sealer.seal(call.body)
+  const headers = sealer === undefined || call.body === undefined ? call.headers : { ...call.headers, 'content-type': 'application/jose', accept: 'application/jose, application/json' }
+  if (sign === undefined) return { headers, body }
+  const signed = await sign({
+    method: call.entry.method, path: `${call.url.pathname}${call.url.search}`, body: body ?? '', timestampS: Math.floor(deps.clock.nowMs() / 1000), nonce: deps.nonce()
+  })
+  return { headers: { ...headers, ...signed }, body }
+}
+
+async function decode ({ sealer, deps }: Parts, call: Prepared, answer: { status: number, headers: Record<string, string>, body: Buffer }): Promise<{ response: ProviderResponse } | { fault: AttemptFault }> {
+  const { status, headers } = answer
+  if (status >= 300 && status < 400) return { fault: { kind: 'invalid', sent: true, final: true, message: `a redirect (HTTP ${status}) is not followed` } }
+  const later = laterFault(status, parseRetryAfter(headers['retry-after'], deps.clock.nowMs()))
+  if (later !== undefined) return { fault: later }
+  if (status === 401 || status === 403) {
+    if (status === 401) deps.auth?.forget()
+    return { fault: { kind: 'auth', sent: true, final: true, refused: true, message: `the provider refuses our credentials (HTTP ${status})` } }
+  }
+  try {
+    const isSealed = sealer !== undefined && /\bapplication\/jose\b/i.test(headers['content-type'] ?? '')
+    if (sealer?.opens === true && !isSealed && status < 300) throw new SoundboxError('PROVIDER_RESPONSE_INVALID', 'the answer is not encrypted')
+    const text = isSealed ? await sealer.open(answer.body.toString('utf8')) : undefined
+    return { response: { status, headers, body: decodeBody(call.request.format, headers, answer.body, text, status) } }
+  } catch (cause) {
+    return { fault: invalidFault(cause) }
+  }
+}
+
+function laterFault (status: number, retryAfterMs: number | undefined): AttemptFault | undefined {
+  if (status !== 408 && status !== 425 && status !== 429 && status < 500) return undefined
+  const hasWait = (status === 429 || status === 503) && retryAfterMs !== undefined
+  const refused = status === 425 || status === 429 || (status === 503 && hasWait)
+  return { kind: 'status', sent: true, final: false, refused, message: `the provider answers HTTP ${status}`, ...(hasWait ? { retryAfterMs } : {}) }
+}
+
+function judge<T> ({ target }: Parts, call: Prepared, response: ProviderResponse, read: (response: ProviderResponse) => T): { value: T } | { fault: AttemptFault } {
+  try {
+    if (target.isSuccess(response, call.request.uriKey)) return { value: read(response) }
+    const { code, message, retryAfterMs } = target.rejectionFrom(response, call.request.uriKey)
+    const shown = maskText(`the provider answers ${code}: ${message}`)
+    return { fault: { kind: 'rejected', sent: true, final: retryAfterMs === undefined, refused: true, message: shown, ...(retryAfterMs === undefined ? {} : { retryAfterMs }) } }
+  } catch (cause) {
+    if (isSoundboxError(cause, 'PROVIDER_REJECTED')) return { fault: { kind: 'rejected', sent: true, final: true, refused: true, message: maskText(cause.message) } }
+    return { fault: invalidFault(cause) }
+  }
+}
+
+function invalidFault (cause: unknown): AttemptFault {
+  return { kind: 'invalid', sent: true, final: true, message: isSoundboxError(cause) ? maskText(cause.message) : 'the answer does not fit its mapping', cause }
+}
+
+function localFault (kind: 'blocked' | 'auth', message: string): AttemptFault {
+  return { kind, sent: false, final: true, message }
+}
+
+function wireOf ({ wires, target, deps }: Parts, url: URL, rule: HostRule): Wire {
+  const known = wires.get(url.origin)
+  if (known !== undefined) return known
+  const made = openWire({
+    origin: url.origin, rule, tls: target.config.tls, limits: target.config.limits, clock: deps.clock, ...(deps.lookup === undefined ? {} : { lookup: deps.lookup })
+  })
+  wires.set(url.origin, made)
+  return made
+}
+
+function lowerCase (headers: Readonly<Record<string, string>>): Record<string, string> {
+  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))
+}

@@ -1,0 +1,148 @@
+// The thread in which SQLite runs: as the writer, as the reader, or for one backup. Messages are JSON texts: for small records
+// that is the quickest way between threads (measured against structured clones and flat arrays).
+//
+//   main -> worker  { ops: [name, argument][] } | { close: true }
+//   worker -> main  { ready: true, migrated } | { failed: { code, message } } once, then one BatchReply with `count` a transaction
+//
+// The writer takes everything that has arrived while it committed as its next transaction (group commit).
+import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
+import { isSoundboxError } from '../../protocol/index.js'
+import { migrateSqlite } from './migrate.js'
+import { backupInto } from './sqlite-backup.js'
+import { type BatchReply, type Counters, createBatchWriter, type Op, type Ops, runReads } from './sqlite-batch.js'
+import { openDatabase, sqliteCode, type Db } from './sqlite-open.js'
+import { readOps, writeOps } from './sqlite-ops.js'
+import { SQLITE_MIGRATIONS } from './sqlite-schema.js'
+
+export type WorkerSetup = { role: 'writer' | 'reader', path: string, busyTimeoutMs: number, nowMs: number } | { role: 'backup', path: string, target: string }
+type Request = { ops: Op[] } | { close: true }
+
+/** One transaction is not larger, so that the first of a flood is not answered with the last. */
+const TRANSACTION_OPS_MAX = 2_000
+/** The write-ahead log is written back into the database after this much rest. */
+const CHECKPOINT_IDLE_MS = 200
+/** After a failed open the next is tried no sooner. */
+const REOPEN_PAUSE_MS = 100
+
+type Connection = { db: Db, run: (batch: readonly Op[]) => BatchReply }
+
+if (parentPort !== null) serve(parentPort, workerData as WorkerSetup)
+
+function serve (port: MessagePort, setup: WorkerSetup): void {
+  try {
+    if (setup.role === 'backup') {
+      port.postMessage(JSON.stringify({ ready: true, bytes: backupInto(setup.path, setup.target) }))
+      return
+    }
+    const migrated = setup.role === 'writer' ? prepare(setup) : 0
+    const session = openSession(setup, port)
+    port.postMessage(JSON.stringify({ ready: true, migrated, counters: session.counters }))
+  } catch (error) {
+    const failure = isSoundboxError(error)
+      ? { code: error.code, message: error.message }
+      : { code: startFault(sqliteCode(error)), message: `the database cannot be opened (${sqliteCode(error) || (error as NodeJS.ErrnoException).code || 'unexpected fault'})` }
+    port.postMessage(JSON.stringify({ failed: failure }))
+  }
+}
+
+function startFault (code: string): string {
+  if (/^SQLITE_(?:CORRUPT|NOTADB)/.test(code)) return 'STORE_CORRUPT'
+  return /^SQLITE_(?:CANTOPEN|READONLY|PERM)|^$/.test(code) ? 'DATA_DIR_UNUSABLE' : 'STORE_FAILED'
+}
+
+/** Migrations, and the log of the last run written back: what a failed sync left in it is not built upon. */
+function prepare (setup: { path: string, busyTimeoutMs: number, nowMs: number }): number {
+  const db = openDatabase({ ...setup, readonly: false })
+  try {
+    const migrated = migrateSqlite(db, SQLITE_MIGRATIONS, setup.nowMs)
+    db.pragma('wal_checkpoint(TRUNCATE)')
+    return migrated
+  } finally {
+    db.close()
+  }
+}
+
+function connect (setup: { role: 'writer' | 'reader', path: string, busyTimeoutMs: number }, counters: Counters): Connection {
+  const db = openDatabase({ ...setup, readonly: setup.role === 'reader' })
+  try {
+    if (setup.role === 'writer') return { db, run: createBatchWriter({ db, ops: writeOps(db, counters) as Ops, counters }) }
+    const ops = readOps(db) as Ops
+    return { db, run: batch => runReads(ops, batch) }
+  } catch (error) {
+    db.close()
+    throw error
+  }
+}
+
+function openSession (setup: { role: 'writer' | 'reader', path: string, busyTimeoutMs: number }, port: MessagePort): { counters: Counters } {
+  const counters: Counters = { payments: 0, open: 0 }
+  let connection: Connection | undefined = connect(setup, counters)
+  let idle: NodeJS.Timeout | undefined
+  let lastTryMs = 0
+
+  const run = (batch: readonly Op[]): BatchReply => {
+    try {
+      if (connection === undefined && performance.now() - lastTryMs < REOPEN_PAUSE_MS) return faultReply('SQLITE_CANTOPEN', counters)
+      lastTryMs = performance.now()
+      connection ??= connect(setup, counters)
+    } catch (error) {
+      return faultReply(sqliteCode(error) || 'SQLITE_CANTOPEN', counters)
+    }
+    const reply = connection.run(batch)
+    if (reply.reopen) {
+      closeQuietly(connection.db)
+      connection = undefined
+    }
+    return reply
+  }
+
+  port.on('message', (first: string) => {
+    clearTimeout(idle)
+    const { ops, close } = gather(port, first)
+    for (let from = 0; from < ops.length; from += TRANSACTION_OPS_MAX) {
+      const batch = ops.slice(from, from + TRANSACTION_OPS_MAX)
+      port.postMessage(JSON.stringify({ ...run(batch), count: batch.length }))
+    }
+    if (close) {
+      if (connection !== undefined) finish(connection.db, setup.role)
+      port.close()
+    } else if (setup.role === 'writer') idle = setTimeout(() => checkpoint(connection?.db, 'PASSIVE'), CHECKPOINT_IDLE_MS).unref()
+  })
+  return { counters }
+}
+
+/** The operations of this message and of those that wait behind it. */
+function gather (port: MessagePort, first: string): { ops: readonly Op[], close: boolean } {
+  const batches: Op[][] = []
+  let count = 0
+  for (let text: string | undefined = first; text !== undefined; text = receiveMessageOnPort(port)?.message as string | undefined) {
+    const request = JSON.parse(text) as Request
+    if ('close' in request) return { ops: batches.flat(), close: true }
+    batches.push(request.ops)
+    count += request.ops.length
+    if (count >= TRANSACTION_OPS_MAX) break
+  }
+  return { ops: batches.length === 1 ? batches[0]! : batches.flat(), close: false }
+}
+
+function faultReply (fault: string, counters: Counters): BatchReply {
+  return { values: [], failures: [], counters, fault, reopen: false }
+}
+
+function finish (db: Db, role: 'writer' | 'reader'): void {
+  if (role === 'writer') checkpoint(db, 'TRUNCATE')
+  closeQuietly(db)
+}
+
+/** A checkpoint that fails is tried again after the next batch: the log is complete without it. */
+function checkpoint (db: Db | undefined, mode: 'PASSIVE' | 'TRUNCATE'): void {
+  try {
+    db?.pragma(`wal_checkpoint(${mode})`)
+  } catch {}
+}
+
+function closeQuietly (db: Db): void {
+  try {
+    db.close()
+  } catch {}
+}

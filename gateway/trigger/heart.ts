@@ -1,0 +1,127 @@
+// The heart put together: announce, ledger, pump and vendor push over one store, one fallback and one broker.
+import type { Ack, Log } from '../../protocol/index.js'
+import { formatAmount } from '../../protocol/index.js'
+import type { Broker } from '../broker/contract.js'
+import type { Fallback } from '../fallback/contract.js'
+import { type DeliveryChange, isFinal, type NewDelivery, type Store, type StoredPayment } from '../store/contract.js'
+import type { Device, Directory } from '../store/directory.js'
+import { type Announce, openAnnounce } from './announce.js'
+import { openFeed, type Feed } from './feed.js'
+import { openLedger } from './ledger.js'
+import type { Meter } from './meter.js'
+import { openPump, type PumpPolicy } from './pump.js'
+import { openVendorPush } from './vendor-push.js'
+import { type Waiting, waitingOf } from './backlog.js'
+
+export type DeviceTypeInfo = { transport: 'mqtt' | 'vendor_http', baseUrl: string | undefined }
+export type HeartDeps = {
+  directory: Directory
+  store: Store
+  fallback: Fallback
+  broker: () => Pick<Broker, 'publish' | 'disconnect' | 'stats'>
+  /** Throws DEVICE_TYPE_INVALID. */
+  typeOf: (type: string) => DeviceTypeInfo
+  policy: PumpPolicy
+  meter: Meter
+  nowMs: () => number
+  startTimer: (callback: () => void, ms: number) => { stop: () => void }
+  log: Log
+}
+
+export type Heart = {
+  announce: Announce
+  feed: Feed
+  /** Says something that is no payment: test, prompt, reversed phrase. Durable; spoken when the box is there in time. */
+  notify: (device: Device, notice: NewDelivery) => Promise<void>
+  /** Marks a payment reversed and takes back what was not sent yet; undefined when the payment is unknown. */
+  reverse: (bankId: string, transactionId: string) => Promise<StoredPayment | undefined>
+  handleHello: (tid: string, bootId: string) => Promise<void>
+  handleOffline: (tid: string) => void
+  handleAck: (tid: string, ack: Ack) => Promise<void>
+  sweepVendors: () => Promise<void>
+  /** Open vendor deliveries of an earlier run are pushed again. */
+  resume: () => Promise<void>
+  nextSeq: () => number
+  depth: () => { waiting: number, inFlight: number, vendorWaiting: number }
+  close: () => Promise<void>
+}
+
+export const PUMP_TICK_MS = 1000
+
+/** Opens the heart; nothing is sent until `resume` or the first payment. */
+export function openHeart (deps: HeartDeps): Heart {
+  const { directory, store, fallback, log, nowMs } = deps
+  const feed = openFeed()
+  const nextSeq = makeSequence(nowMs)
+  const ledger = openLedger({ store, fallback, log, startTimer: deps.startTimer })
+  const tell = (changes: readonly DeliveryChange[]): void => {
+    if (!feed.hasListeners()) return
+    for (const { tid, announcementId, state, at, reason } of changes) feed.emit({ kind: 'delivery', at, tid, announcementId, state, ...(reason === undefined ? {} : { reason }) })
+  }
+  const note = (change: DeliveryChange): void => {
+    tell([change])
+    ledger.note(change)
+  }
+  const settle = async (changes: readonly DeliveryChange[]): Promise<void> => {
+    await ledger.settle(changes)
+    tell(changes)
+  }
+  const pump = openPump({ directory, store, broker: deps.broker, note, settle, nowMs, nextSeq, policy: deps.policy, meter: deps.meter, log })
+  const vendor = openVendorPush({ baseUrlOf: type => deps.typeOf(type).baseUrl, settle, nowMs, meter: deps.meter, log })
+  const send = (device: Device, item: Waiting): Promise<void> =>
+    deps.typeOf(device.type).transport === 'vendor_http' ? vendor.push(device, item) : pump.offer(device.tid, [item])
+  const announce = openAnnounce({ directory, store, fallback, send, checkType: type => { deps.typeOf(type) }, speakMs: deps.policy.speakMs, nowMs, nextSeq, meter: deps.meter, log })
+  const timer = deps.startTimer(() => { void pump.tick().catch((err: unknown) => { log.error({ err }, 'pump tick failed') }) }, PUMP_TICK_MS)
+
+  return {
+    async announce (order) {
+      const announced = await announce(order)
+      if (!announced.repeated && feed.hasListeners()) feed.emit(paymentEvent(announced))
+      return announced
+    },
+    feed,
+    async notify (device, notice) {
+      await store.recordNotice(notice)
+      await send(device, { ...notice, state: 'accepted' })
+    },
+    async reverse (bankId, transactionId) {
+      const reversed = await store.reversePayment(bankId, transactionId, nowMs())
+      for (const delivery of reversed?.deliveries ?? []) pump.withdraw(delivery.tid, delivery.announcementId)
+      return reversed
+    },
+    handleHello: (tid, bootId) => pump.handleHello(tid, bootId),
+    handleOffline: tid => { pump.handleOffline(tid) },
+    handleAck: (tid, ack) => pump.handleAck(tid, ack),
+    sweepVendors: () => vendor.sweep(),
+    async resume () {
+      for (const device of directory.devices()) {
+        if (deps.typeOf(device.type).transport !== 'vendor_http') continue
+        for (const row of await store.openDeliveries(device.tid, 1000)) {
+          if (!isFinal(row.state) && nowMs() < row.expiresAt) await vendor.push(device, waitingOf(row)).catch((err: unknown) => { log.warn({ err, tid: device.tid }, 'vendor push failed') })
+        }
+      }
+    },
+    nextSeq,
+    depth: () => ({ ...pump.depth(), vendorWaiting: vendor.waiting() }),
+    async close () {
+      timer.stop()
+      await ledger.close()
+    }
+  }
+}
+
+/** Numbers that grow across restarts without being stored: microseconds of the clock, never the same twice. */
+function makeSequence (nowMs: () => number): () => number {
+  let last = 0
+  return () => {
+    last = Math.max(last + 1, nowMs() * 1000)
+    return last
+  }
+}
+
+function paymentEvent ({ payment, tids }: Awaited<ReturnType<Announce>>): Parameters<Feed['emit']>[0] {
+  return {
+    kind: 'payment', at: payment.acceptedAt, bankId: payment.bankId, transactionId: payment.transactionId, merchant: payment.merchant,
+    amount: formatAmount(payment.amountMinor), currency: payment.currency, status: payment.status, tids
+  }
+}
