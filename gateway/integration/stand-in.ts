@@ -7,13 +7,14 @@
 //   waiting -- due -------> sending           sending -- not sent --> waiting (later), failed after STAND_IN_ATTEMPTS_MAX
 //                                             sending -- unsure, or found so after a crash --> unknown
 import { createHash } from 'node:crypto'
-import { isSoundboxError, type Log, safeErrorText } from '../../protocol/index.js'
+import { type ErrorCode, isSoundboxError, type Log, safeErrorText } from '../../protocol/index.js'
 
 export const STAND_IN_ATTEMPTS_MAX = 3
 export const STAND_IN_RETRY_MS = 10_000
 export const STAND_IN_STALE_MS = 300_000 // Five minutes after the payment the customer has left; a late message only confuses.
-export const STAND_IN_STUCK_MS = 120_000 // Longer than any provider call may last: who claimed it has died.
+export const STAND_IN_STUCK_MS = 180_000 // Longer than the longest total of a provider call: who claimed it has died.
 export const STAND_IN_BATCH_MAX = 50
+const REASON_CHARS_MAX = 300
 export const STAND_IN_AFTER_MS_MIN = 3_000
 export const STAND_IN_AFTER_MS_MAX = 120_000
 
@@ -137,10 +138,13 @@ async function sendClaimed (deps: StandInDeps, row: StandIn): Promise<void> {
   else deps.log.warn(fields, 'stand-in was not sent')
 }
 
+const NOT_SENT: readonly ErrorCode[] = ['PROVIDER_UNAVAILABLE', 'PROVIDER_TIMEOUT', 'PROVIDER_BUSY', 'OVERLOADED', 'STORE_FAILED'] // A call that was sent and lost is PROVIDER_STATE_UNKNOWN.
+const REFUSED: readonly ErrorCode[] = ['PROVIDER_REJECTED', 'PROVIDER_CONFIG', 'PROVIDER_AUTH_MISSING', 'INPUT_INVALID']
+
 /** What an error of the provider call means: only what is known not to have left is tried again. */
 function eventFromError (error: unknown): StandInEvent {
-  const reason = safeErrorText(error)
-  const isNotSent = ['PROVIDER_UNAVAILABLE', 'PROVIDER_BUSY', 'OVERLOADED', 'RATE_LIMITED'].some(code => isSoundboxError(error) && error.code === code)
-  const isRefused = ['PROVIDER_REJECTED', 'PROVIDER_CONFIG', 'PROVIDER_AUTH_MISSING', 'INPUT_INVALID'].some(code => isSoundboxError(error) && error.code === code)
-  return isNotSent ? { kind: 'not-sent', reason } : isRefused ? { kind: 'refused', reason } : { kind: 'unsure', reason }
+  const reason = safeErrorText(error).slice(0, REASON_CHARS_MAX)
+  const code = isSoundboxError(error) ? error.code : undefined
+  if (code !== undefined && NOT_SENT.includes(code)) return { kind: 'not-sent', reason }
+  return code !== undefined && REFUSED.includes(code) ? { kind: 'refused', reason } : { kind: 'unsure', reason }
 }
