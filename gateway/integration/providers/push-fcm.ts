@@ -87,7 +87,6 @@ export function openFcmAuth (deps: AuthDeps): ProviderAuth {
     const account = serviceAccountFromJson(deps.secret('service_account'))
     const assertion = await assertionFromAccount(account, deps.nowMs())
     const response = await deps.send({ uriKey: 'token', format: 'form', body: { grant_type: GRANT, assertion } })
-    if (!ok2xx(response)) throw new SoundboxError('PROVIDER_REJECTED', `the token endpoint refused the service account (HTTP ${response.status})`)
     const token = textAt(response.body, 'access_token')
     const lifeS = Number(textAt(response.body, 'expires_in'))
     live = { token, untilMs: deps.nowMs() + lifeS * 1000 - RENEW_BEFORE_MS }
