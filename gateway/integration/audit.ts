@@ -8,6 +8,7 @@
 // A chain cannot see that its newest rows were cut off: `head` is for that, keep it elsewhere and give it to verifyAudit as `anchor`.
 import { createHmac } from 'node:crypto'
 import { isSoundboxError, type Log, SoundboxError } from '../../protocol/index.js'
+import type { AuditEntry, AuditHead, AuditRow, AuditStore } from '../store/integration-records.js'
 import type { Clock } from './figures.js'
 
 export const AUDIT_QUEUE_MAX = 10_000
@@ -17,20 +18,7 @@ export const AUDIT_PAGE_ROWS = 1_000
 export const GENESIS_HASH = '0'.repeat(64)
 const RECHAIN_MAX = 5 // Another gateway on the same store may have taken the sequence number.
 
-/** A row without its place in the chain. `outcome`: `ok` or the kind of fault. `request`, `response`: masked JSON. */
-export type AuditEntry = {
-  atMs: number, traceId: string, actor: string, issuer: string, service: string, uriKey: string, method: string, url: string, status: number | null
-  latencyMs: number, attempt: number, outcome: string, error: string | null, request: string | null, response: string | null
-}
-export type AuditRow = AuditEntry & { seq: number, prevHash: string, hash: string }
-export type AuditHead = { seq: number, hash: string }
-
-/** Where rows live. `append` is atomic and throws ALREADY_EXISTS when a sequence number is taken. `page`: rows after `afterSeq`, by seq. */
-export type AuditStore = {
-  append: (rows: readonly AuditRow[]) => Promise<void>
-  last: () => Promise<AuditHead | undefined>
-  page: (afterSeq: number, limit: number) => Promise<readonly AuditRow[]>
-}
+export type { AuditEntry, AuditHead, AuditRow, AuditStore } from '../store/integration-records.js'
 
 export type Audit = {
   /** Takes a row; never throws and never waits. */

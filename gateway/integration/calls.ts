@@ -9,6 +9,7 @@
 // The key is caller + service + client_ref: two partners may use the same client_ref.
 import { createHash } from 'node:crypto'
 import { type ErrorCode, isSoundboxError, type Log, openSecret, safeErrorText, sealSecret, SoundboxError } from '../../protocol/index.js'
+import type { CallChange, CallRecord, CallStore } from '../store/integration-records.js'
 import type { Issuer, ServiceName, ServiceRequest, ServiceResponse } from './contract.js'
 import type { Settlement, UnknownCall } from './provider.js'
 
@@ -19,26 +20,7 @@ export const SETTLE_ASKS_MAX = 24
 export const SETTLE_PAGE = 100
 export const CALLS_KEEP_MS = 7 * 86_400_000
 
-export type CallState = 'sending' | 'done' | 'refused' | 'unknown'
-export type CallRecord = {
-  key: string, issuer: Issuer, service: ServiceName, actor: string, traceId: string, contentHash: string, reference: string, state: CallState
-  inputSealed: string, responseSealed: string | null, atMs: number, asks: number
-  /** When to ask the provider next; null = not any more. */
-  nextAskMs: number | null
-}
-export type CallChange = Pick<CallRecord, 'state' | 'responseSealed' | 'asks' | 'nextAskMs'>
-
-/** Durable memory of the ledger. All methods reject with STORE_FAILED when it cannot serve. */
-export type CallStore = {
-  /** Inserts, unless the key is known: then returns what is there. One transaction. */
-  begin: (record: CallRecord) => Promise<CallRecord | undefined>
-  /** `refused` -> `sending` with the new record's trace and time; false when the state was another one by then. */
-  restart: (record: CallRecord) => Promise<boolean>
-  finish: (key: string, change: CallChange) => Promise<void>
-  /** Unknown ones with nextAskMs <= nowMs and `sending` ones older than lostBeforeMs, oldest first. */
-  due: (nowMs: number, lostBeforeMs: number, limit: number) => Promise<readonly CallRecord[]>
-  purge: (atBeforeMs: number, limit: number) => Promise<number>
-}
+export type { CallChange, CallRecord, CallStore } from '../store/integration-records.js'
 
 export type CallLedgerDeps = { store: CallStore, key: Buffer, nowMs: () => number, log: Log }
 export type ChangingCall<S extends ServiceName> = { issuer: Issuer, service: S, input: ServiceRequest<S>, clientRef: string, actor: string, traceId: string, reference: string }
@@ -128,10 +110,10 @@ async function finish (deps: CallLedgerDeps, record: CallRecord, change: CallCha
 async function settleOne (deps: CallLedgerDeps, record: CallRecord, ask: SettleAsk): Promise<boolean> {
   const asks = record.asks + 1
   const later = { state: 'unknown', responseSealed: null, asks, nextAskMs: asks >= SETTLE_ASKS_MAX ? null : deps.nowMs() + settleWaitMs(asks) } as const
-  const input = JSON.parse(openSecret(deps.key, record.key, record.inputSealed)) as ServiceRequest<typeof record.service>
+  const input = JSON.parse(openSecret(deps.key, record.key, record.inputSealed)) as ServiceRequest<ServiceName>
   const facts = { issuer: record.issuer, service: record.service, traceId: record.traceId, asks }
   try {
-    const answer = ask({ service: record.service, input, reference: record.reference, atMs: record.atMs }, record)
+    const answer = ask({ service: record.service as ServiceName, input, reference: record.reference, atMs: record.atMs }, record)
     if (answer === undefined) {
       await deps.store.finish(record.key, { ...later, nextAskMs: null })
       deps.log.error(facts, 'a provider call stays of unknown state: this provider cannot be asked')

@@ -33,6 +33,8 @@ export function optionalTextAt (value: unknown, path: string): string | null {
   const found = at(value, path)
   if (found === undefined || found === null) return null
   if (typeof found !== 'string' && typeof found !== 'number' && typeof found !== 'boolean') throw wrong(path, 'text')
+  if (typeof found === 'number' && !Number.isFinite(found)) throw wrong(path, 'text')
+  if (typeof found === 'number' && Number.isInteger(found) && !Number.isSafeInteger(found)) throw wrong(path, 'text: it is a number that lost digits')
   const plain = String(found).trim()
   return plain === '' ? null : plain
 }

@@ -6,6 +6,7 @@ export type Rate = { left: number, atMs: number }
 export function stepRate (now: Rate | undefined, nowMs: number, policy: RatePolicy): { next: Rate, waitS: number } {
   const perMs = policy.perMinute / 60_000
   const grown = now === undefined ? policy.burst : Math.min(policy.burst, now.left + Math.max(0, nowMs - now.atMs) * perMs)
-  if (grown >= 1) return { next: { left: grown - 1, atMs: nowMs }, waitS: 0 }
-  return { next: { left: grown, atMs: nowMs }, waitS: Math.ceil((1 - grown) / perMs / 1000) }
+  const atMs = Math.max(nowMs, now?.atMs ?? nowMs) // A clock that steps back must not give the same time twice.
+  if (grown >= 1) return { next: { left: grown - 1, atMs }, waitS: 0 }
+  return { next: { left: grown, atMs }, waitS: Math.ceil((1 - grown) / perMs / 1000) }
 }

@@ -6,6 +6,7 @@ export type RetryPolicy = { attemptsMax: number, baseMs: number, capMs: number }
 /** `attempt` counts from 1. `random` is in [0, 1). */
 export type RetryQuestion = { attempt: number, idempotent: boolean, nowMs: number, deadlineMs: number, random: number }
 export const RETRY_AFTER_MS_MAX = 86_400_000
+const HTTP_DATE = /^[A-Z][a-z]{2,8}, [\w :-]{15,25} GMT$/
 
 /** The wait before the next attempt, or undefined: do not try again. */
 export function planRetry (fault: AttemptFault, question: RetryQuestion, policy: RetryPolicy): number | undefined {
@@ -20,6 +21,6 @@ export function planRetry (fault: AttemptFault, question: RetryQuestion, policy:
 export function parseRetryAfter (header: string | undefined, nowMs: number): number | undefined {
   if (header === undefined) return undefined
   const plain = header.trim()
-  const waitMs = /^\d{1,9}$/.test(plain) ? Number(plain) * 1000 : Date.parse(plain) - nowMs
+  const waitMs = /^\d{1,9}$/.test(plain) ? Number(plain) * 1000 : HTTP_DATE.test(plain) ? Date.parse(plain) - nowMs : Number.NaN
   return Number.isNaN(waitMs) || waitMs > RETRY_AFTER_MS_MAX ? undefined : Math.max(0, waitMs)
 }

@@ -4,6 +4,7 @@
 import { randomBytes } from 'node:crypto'
 import { LRUCache } from 'lru-cache'
 import { isSameSecret, keyedHash, makeSecret, SoundboxError } from '../../protocol/index.js'
+import type { TokenRow, TokenStore } from '../store/integration-records.js'
 import { PERMISSIONS, ROLES } from './permissions.js'
 import { type Rate, stepRate } from './rate.js'
 import type { Caller } from './services.js'
@@ -19,15 +20,7 @@ const DAY_MS = 86_400_000
 const TOKEN_SHAPE = /^Bearer sbx_([0-9a-f]{12})_([A-Za-z0-9_-]{32})$/
 const NO_HASH = '0'.repeat(64)
 
-export type TokenRow = {
-  id: string, kind: 'operator' | 'partner', name: string, permissions: readonly string[], hash: string, ratePerMinute: number
-  createdAt: number, expiresAt: number, revokedAt: number | null, lastUsedAt: number | null
-}
-export type TokenStore = {
-  loadTokens: () => Promise<readonly TokenRow[]>
-  saveToken: (row: TokenRow) => Promise<void>
-  touchTokens: (uses: readonly { id: string, at: number }[]) => Promise<void>
-}
+export type { TokenRow, TokenStore } from '../store/integration-records.js'
 /** Exactly one of `role` and `permissions`. */
 export type NewToken = { kind: 'operator' | 'partner', name: string, lifeDays: number, role?: string, permissions?: readonly string[], ratePerMinute?: number }
 export type Admission = { ok: true, caller: Caller } | { ok: false, error: SoundboxError, retryAfterS: number | undefined }

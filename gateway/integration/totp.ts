@@ -6,6 +6,7 @@
 import { randomBytes } from 'node:crypto'
 import { Secret as Seed, TOTP } from 'otpauth'
 import { openSecret, sealSecret, SoundboxError } from '../../protocol/index.js'
+import type { TotpStore } from '../store/integration-records.js'
 import type { TOTPConfig } from './config.js'
 
 export const TOTP_SEED_BYTES = 20 // RFC 4226 section 4 R6 asks for 16 at least and recommends 20.
@@ -49,14 +50,7 @@ function totpOf (seed: Uint8Array, config: TOTPConfig, label = 'operator'): TOTP
   return new TOTP({ issuer: config.issuer, label, algorithm: config.algorithm, digits: config.digits, period: config.periodS, secret: new Seed({ buffer: copy.buffer }) })
 }
 
-/** `confirmedAt` null: the operator has not shown a code yet, so nothing is guarded. `version` grows with every save. */
-export type TotpRow = { operator: string, seedSealed: string, confirmedAt: number | null, lastStep: number | null, failures: readonly number[], version: number }
-export type TotpStore = {
-  findTotp: (operator: string) => Promise<TotpRow | undefined>
-  /** Writes when the stored version is `row.version - 1` (0 = no row yet); false otherwise. */
-  saveTotp: (row: TotpRow) => Promise<boolean>
-  removeTotp: (operator: string) => Promise<void>
-}
+export type { TotpRow, TotpStore } from '../store/integration-records.js'
 export type Totp = {
   /** A new seed and its otpauth:// link, shown once. Replaces a seed that was never confirmed. Throws ALREADY_EXISTS, STORE_FAILED. */
   enrol: (operator: string) => Promise<{ uri: string, seed: string }>

@@ -2,15 +2,17 @@
 //
 //   <a x="1"><b>19.00</b><b/></a>  <->  { a: { '@x': '1', b: ['19.00', ''] } }
 //
-// What a hostile document may not do: a DOCTYPE is refused before parsing (entity bombs and external entities need one), and size, depth
-// and number of elements are bounded by one pass over the text before the parser sees it. Only the five predefined entities and numeric
-// references are decoded.
+// What a hostile document may not do: a DOCTYPE is refused before parsing (entity bombs and external entities need one), and size, depth,
+// tags and attributes are bounded by one quick pass over the text before the parser sees it: the parser needs up to a microsecond a
+// character, and the event loop waits for it. Only the five predefined entities and numeric references are decoded.
 import { XMLBuilder, XMLParser, XMLValidator } from 'fast-xml-parser'
 import { SoundboxError } from '../../protocol/index.js'
 
-export const XML_CHARS_MAX = 1_048_576
+export const XML_CHARS_MAX = 524_288
 export const XML_DEPTH_MAX = 32
-export const XML_TAGS_MAX = 20_000
+export const XML_TAGS_MAX = 20_000 // Opening and closing ones.
+export const XML_TAG_CHARS_MAX = 8_192
+export const XML_ATTRIBUTES_MAX = 4_000
 
 const parser = new XMLParser({
   parseTagValue: false, parseAttributeValue: false, ignoreAttributes: false, attributeNamePrefix: '@', textNodeName: '#text', ignoreDeclaration: true, ignorePiTags: true,
@@ -43,10 +45,12 @@ export function formatXml (value: unknown): string {
   return `<?xml version="1.0" encoding="UTF-8"?>${String(builder.build(value))}`
 }
 
-/** One pass, no recursion: depth and number of elements, and nothing that may declare entities. */
+/** One pass, no recursion: depth, tags, attributes, and nothing that may declare entities. */
 function structureProblem (xml: string): string | undefined {
   let depth = 0
   let tags = 0
+  let attributes = 0
+  let sign = xml.indexOf('=')
   for (let at = xml.indexOf('<'); at >= 0; at = xml.indexOf('<', at + 1)) {
     const next = xml[at + 1]
     if (next === '!') {
@@ -58,10 +62,14 @@ function structureProblem (xml: string): string | undefined {
     if (next === '?') continue
     const end = xml.indexOf('>', at)
     if (end < 0) return 'not well-formed'
+    if (end - at > XML_TAG_CHARS_MAX) return `a document with a tag of more than ${XML_TAG_CHARS_MAX} characters`
+    if (sign >= 0 && sign < at) sign = xml.indexOf('=', at) // Goes forward only: the whole text is searched once.
+    for (; sign >= 0 && sign < end; sign = xml.indexOf('=', sign + 1)) attributes += 1
     tags += 1
     if (next === '/') depth -= 1
     else if (xml[end - 1] !== '/') depth += 1
     if (depth > XML_DEPTH_MAX) return `deeper than ${XML_DEPTH_MAX} elements`
+    if (attributes > XML_ATTRIBUTES_MAX) return `a document of more than ${XML_ATTRIBUTES_MAX} attributes`
     if (tags > XML_TAGS_MAX) return `more than ${XML_TAGS_MAX} tags`
   }
   return tags === 0 ? 'not XML' : undefined

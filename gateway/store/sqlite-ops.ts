@@ -3,6 +3,7 @@ import type { Counters } from './sqlite-batch.js'
 import { deliveryOps } from './sqlite-deliveries.js'
 import { directoryReadOps, directoryWriteOps } from './sqlite-directory.js'
 import { historyOps } from './sqlite-history.js'
+import { integrationReadOps, integrationWriteOps } from './sqlite-integration.js'
 import { markReadOps, markWriteOps } from './sqlite-marks.js'
 import type { Db } from './sqlite-open.js'
 import { paymentOps } from './sqlite-payments.js'
@@ -13,7 +14,8 @@ export function writeOps (db: Db, counters: Counters) {
     ...paymentOps(db, counters),
     ...deliveryOps(db, counters),
     ...directoryWriteOps(db),
-    ...markWriteOps(db)
+    ...markWriteOps(db),
+    ...integrationWriteOps(db)
   }
 }
 
@@ -22,7 +24,8 @@ export function readOps (db: Db) {
   return {
     ...historyOps(db),
     ...directoryReadOps(db),
-    ...markReadOps(db)
+    ...markReadOps(db),
+    ...integrationReadOps(db)
   }
 }
 

@@ -4,6 +4,7 @@
 // Payments have an integer key: random text keys would spread every insert over the whole file. Each index below serves one
 // question; the history ones end in (accepted_at, rowid), the key that pages are cut by.
 import type { Migration } from './migrate.js'
+import { INTEGRATION_TABLES } from './sqlite-integration.js'
 
 const FIRST = `
 CREATE TABLE payment (
@@ -139,5 +140,6 @@ CREATE INDEX replay_mark_expiry ON replay_mark (expires_at);
 `
 
 export const SQLITE_MIGRATIONS: readonly Migration[] = [
-  { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST }
+  { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST },
+  { id: 2, name: 'audit trail, provider calls, tokens, one-time codes', sql: INTEGRATION_TABLES }
 ]

@@ -6,6 +6,7 @@ import type { ReplayMark, Store, StoreStats } from './contract.js'
 import { createReplayMemory, REPLAY_MARKS_MAX, type ReplayMemory } from './replay-marks.js'
 import type { Counters } from './sqlite-batch.js'
 import { BUSY_TIMEOUT_MS_MAX } from './sqlite-open.js'
+import { integrationStoreOver } from './sqlite-integration.js'
 import type { ReadOps, WriteOps } from './sqlite-ops.js'
 import { openWorkerLink, type WorkerLink, type WorkerReply } from './worker-link.js'
 
@@ -102,6 +103,7 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
     deviceStates: () => read('deviceStates', null as never),
 
     ...marks,
+    integration: integrationStoreOver(write, read),
     purgeHistory: (acceptedBefore, limit) => write('purgeHistory', { acceptedBefore, limit }),
     backup: target => runBackup(settings.path, target),
     exclusively: async (job, work) => {
