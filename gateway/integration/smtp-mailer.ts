@@ -17,6 +17,7 @@ const MESSAGES_PER_CONNECTION_MAX = 100
 const IDLE_MS = 30_000 // Servers drop idle clients after a minute and more: we go first.
 const RATE_WINDOW_MS = 60_000
 const NOT_CONNECTED = ['ECONNREFUSED', 'ENOTFOUND', 'EAI_AGAIN', 'EHOSTUNREACH', 'ENETUNREACH', 'EADDRNOTAVAIL', 'CONNECT_TIMEOUT', 'GREETING_TIMEOUT', 'UPGRADE_TIMEOUT']
+const CERTIFICATE_FAULT = /CERT|SIGNATURE|^(?:ERR_TLS|ERR_SSL|HOSTNAME_MISMATCH|INVALID_CA|EPROTO)/ // As CERT_HAS_EXPIRED, UNABLE_TO_VERIFY_LEAF_SIGNATURE.
 
 export type SmtpDeps = { run: CallRunner, nowMs: () => number }
 type MailRequest = ServiceRequest<'send_email_message'>
@@ -109,14 +110,17 @@ export function faultFromError (error: Pick<NodemailerError, 'code' | 'responseC
     case 'EAUTH': case 'ENOAUTH': case 'EOAUTH2': return { ...base, kind: 'auth', sent: true, refused: true, final: true }
     case 'ETLS': case 'EREQUIRETLS': return { ...base, kind: 'tls', sent: false, final: true }
     case 'EDNS': case 'EPROXY': return { ...base, kind: 'connect', sent: false, final: false }
-    case 'ECONFIG': case 'EFILEACCESS': case 'EURLACCESS': case 'EMAXRECIPIENTS': return { ...base, kind: 'blocked', sent: false, final: true }
+    // ESTREAM: making the message failed on our side, so its end was never sent and the server has dropped it.
+    case 'ESTREAM': case 'ECONFIG': case 'EFILEACCESS': case 'EURLACCESS': case 'EMAXRECIPIENTS': return { ...base, kind: 'blocked', sent: false, final: true }
     case 'EENVELOPE': case 'EMESSAGE': return isLater
       ? { ...base, kind: 'status', sent: true, refused: true, final: false, retryAfterMs: 0 }
       : { ...base, kind: 'rejected', sent: true, refused: true, final: true }
     case 'EABORT': return { ...base, kind: 'timeout', sent: true, final: false }
     default: break
   }
-  const isConnecting = [error.originalCode, error.timeoutType].some(word => typeof word === 'string' && NOT_CONNECTED.includes(word))
+  const words = [error.originalCode, error.timeoutType].filter(word => typeof word === 'string')
+  if (words.some(word => CERTIFICATE_FAULT.test(word))) return { ...base, kind: 'tls', sent: false, final: true, message: 'the certificate of the mail server is not accepted' }
+  const isConnecting = words.some(word => NOT_CONNECTED.includes(word))
   if (isConnecting) return { ...base, kind: 'connect', sent: false, final: false }
   return { ...base, kind: error.code === 'ETIMEDOUT' ? 'timeout' : 'reset', sent: true, final: false }
 }
