@@ -46,8 +46,9 @@ function isOneOf (secrets: readonly Secret[], given: string): boolean {
   return secrets.filter(secret => isSameSecret(given, secret.reveal())).length > 0
 }
 
-/** What becomes of an entry after a try. A failed one waits twice as long each time, and is dead after INBOUND_ATTEMPTS_MAX. */
+/** What becomes of an entry after a try; done and dead stay so. A failed one waits twice as long each time, and is dead after INBOUND_ATTEMPTS_MAX. */
 export function stepInbound (entry: InboundEntry, problem: string | null, nowMs: number): InboundEntry {
+  if (entry.state !== 'pending') return entry
   const attempts = entry.attempts + 1
   if (problem === null) return { ...entry, state: 'done', attempts, problem: null }
   if (attempts >= INBOUND_ATTEMPTS_MAX) return { ...entry, state: 'dead', attempts, problem }
