@@ -1,7 +1,9 @@
 // Every provider's mapping, both directions, against test/vectors/integration/providers.json; and the bad answers of each.
-import { readFileSync } from 'node:fs'
+import { readdirSync, readFileSync } from 'node:fs'
 import t from 'tap'
-import { parseServiceRequest, parseServiceResponse, type Issuer, type ServiceName } from '../../../gateway/integration/contract.js'
+import { parseIntegrationConfig } from '../../../gateway/integration/config.js'
+import { parseServiceRequest, parseServiceResponse, SERVICES, type Issuer, type ServiceName } from '../../../gateway/integration/contract.js'
+import { httpTargetFrom } from '../../../gateway/integration/http-transport.js'
 import type { MappingContext, Provider, ProviderRequest, ProviderResponse, ServiceMapping } from '../../../gateway/integration/provider.js'
 import { kycStatusFromDidit } from '../../../gateway/integration/providers/kyc-didit.js'
 import { findProvider, PROVIDERS } from '../../../gateway/integration/providers/registry.js'
@@ -144,4 +146,33 @@ t.test('all nine words of Didit are known, a new one is no guess', async t => {
   t.same(['Not Started', 'In Progress', 'Awaiting User', 'In Review', 'Approved', 'Declined', 'Abandoned', 'Resubmitted', 'Expired'].map(kycStatusFromDidit),
     ['NOT_STARTED', 'IN_PROGRESS', 'AWAITING_USER', 'IN_REVIEW', 'APPROVED', 'DECLINED', 'ABANDONED', 'RESUBMITTED', 'EXPIRED'])
   for (const word of ['Paused', '', 'constructor', '__proto__']) t.throws(() => kycStatusFromDidit(word), { code: 'PROVIDER_RESPONSE_INVALID' }, word)
+})
+
+const SETTINGS = 'gateway/integration/providers/settings'
+function settingsOf (name: string): Record<string, string> {
+  const lines = readFileSync(`${SETTINGS}/${name}.env`, 'utf8').split('\n').filter(line => line !== '' && !line.startsWith('#'))
+  return Object.fromEntries(lines.map(line => [line.slice(0, line.indexOf('=')), line.slice(line.indexOf('=') + 1)]))
+}
+
+t.test('every provider has a settings file that is complete: copy it, put the secrets in, and each of its services can ask', async t => {
+  const names = (Object.values(PROVIDERS).flat() as Provider[]).map(provider => provider.name)
+  t.same(readdirSync(SETTINGS).sort(), [...names, 'smtp'].map(name => `${name}.env`).sort())
+  for (const [issuer, providers] of Object.entries(PROVIDERS) as [Exclude<Issuer, 'email'>, readonly Provider[]][]) {
+    for (const provider of providers) {
+      const settings = parseIntegrationConfig(settingsOf(provider.name), () => 'from a file')
+      t.same(settings.unknown, [], `${provider.name}: no variable without a meaning`)
+      const config = settings[issuer]
+      t.equal(config.provider, provider.name)
+      const target = httpTargetFrom(provider, config)
+      const configured = [...Object.keys(config.headers), ...(config.basic === undefined ? [] : ['authorization'])]
+      for (const header of target.requiredAuthHeaders) t.ok(configured.includes(header), `${provider.name} has ${header}`)
+      const own = { ...(settings.sms.senderId === undefined ? {} : { sender_id: settings.sms.senderId }), ...(settings.kyc.workflowId === undefined ? {} : { workflow_id: settings.kyc.workflowId }) }
+      for (const service of Object.keys(provider.services) as ServiceName[]) {
+        const request = mappingOf(provider, service).toRequest(SERVICES[service].example.request as never, contextOf({ ...own, ...config.params }))
+        t.ok(Object.hasOwn(target.uriMap, request.uriKey), `${provider.name} ${service}`)
+      }
+    }
+  }
+  const { email, unknown } = parseIntegrationConfig(settingsOf('smtp'), () => 'from a file')
+  t.match([email.host, email.security, unknown], ['mail.bank.example', 'starttls', []])
 })
