@@ -9,13 +9,14 @@ import { DIDIT } from './kyc-didit.js'
 import { FCM } from './push-fcm.js'
 import { AFRICAS_TALKING } from './sms-africastalking.js'
 import { BEEM } from './sms-beem.js'
+import { INFOBIP } from './sms-infobip.js'
 import { MSG91 } from './sms-msg91.js'
 
 /** All providers. `email` has none here: it speaks SMTP (smtp-mailer.ts). */
 export const PROVIDERS: { readonly [I in Issuer]: readonly Provider<I>[] } = {
   cbs: [TIPS, REST_BANK],
   bill: [FLUTTERWAVE],
-  sms: [BEEM, AFRICAS_TALKING, MSG91],
+  sms: [BEEM, AFRICAS_TALKING, MSG91, INFOBIP],
   email: [],
   push: [FCM],
   kyc: [DIDIT]
