@@ -14,16 +14,16 @@ import type { Transport } from './provider.js'
 export type IsoFields = { mti: string, fields: Readonly<Record<string, string>> }
 export type IsoCbsProfile = { terminalId: string, merchantId: string, currencyNumeric: string, statementField: string, utcOffsetMinutes: number }
 export const ISO_CBS_PROFILE: IsoCbsProfile = { terminalId: 'SBX00001', merchantId: 'SOUNDBOX', currencyNumeric: '356', statementField: '125', utcOffsetMinutes: 330 }
-type IsoCbsService = 'account_balance_cbs' | 'mini_statement_cbs'
+type IsoCbsQuery = 'account_balance_cbs' | 'mini_statement_cbs'
 
-const PROCESSING: Record<IsoCbsService, string> = { account_balance_cbs: '310000', mini_statement_cbs: '380000' }
+const PROCESSING: Record<IsoCbsQuery, string> = { account_balance_cbs: '310000', mini_statement_cbs: '380000' }
 const APPROVED = ['00', '000'] // 1987 and 1993.
 const LATER = ['91', '96', '68', '90', '907', '909', '911']
 
 export type IsoRequestContext = { nowMs: number, stan: number, reference: string }
 
 /** The 0200 that asks for a balance or a mini statement. `stan` from 1 to 999999. */
-export function isoRequestFromInput (service: IsoCbsService, input: ServiceRequest<IsoCbsService>, profile: IsoCbsProfile, ctx: IsoRequestContext): IsoFields {
+export function isoRequestFromInput (service: IsoCbsQuery, input: ServiceRequest<IsoCbsQuery>, profile: IsoCbsProfile, ctx: IsoRequestContext): IsoFields {
   const utc = stampFromMs(ctx.nowMs, 0)
   const local = stampFromMs(ctx.nowMs, profile.utcOffsetMinutes)
   return {
@@ -69,7 +69,7 @@ export function statementFromIsoReply (reply: IsoFields, input: ServiceRequest<'
 }
 
 /** The service that a 0100 or 0200 asks for, and its request; undefined for any other message. Throws ISO_UNPACK_INVALID without an account. */
-export function inputFromIsoRequest (message: IsoFields): { service: IsoCbsService, account_no: string } | undefined {
+export function inputFromIsoRequest (message: IsoFields): { service: IsoCbsQuery, account_no: string } | undefined {
   const kind = message.fields['3']?.slice(0, 2)
   const service = kind === '31' ? 'account_balance_cbs' : kind === '38' ? 'mini_statement_cbs' : undefined
   if (service === undefined || !/^\d[12]00$/.test(message.mti)) return undefined
@@ -99,7 +99,7 @@ export type IsoCbsDeps = { send: (message: IsoFields) => Promise<IsoFields>, nex
 /** The issuer `cbs` over ISO 8583. Throws PROVIDER_CONFIG for a profile whose currency number is unknown. */
 export function isoCbsTransport (deps: IsoCbsDeps): Transport {
   if (currencyFromNumeric(deps.profile.currencyNumeric) === undefined) throw new SoundboxError('PROVIDER_CONFIG', 'the currency of the ISO 8583 profile has no known ISO 4217 number')
-  const ask = async (service: IsoCbsService, input: ServiceRequest<IsoCbsService>, reference: string): Promise<IsoFields> => {
+  const ask = async (service: IsoCbsQuery, input: ServiceRequest<IsoCbsQuery>, reference: string): Promise<IsoFields> => {
     try {
       return await deps.send(isoRequestFromInput(service, input, deps.profile, { nowMs: deps.nowMs(), stan: deps.nextStan(), reference }))
     } catch (cause) {

@@ -7,7 +7,7 @@
 //   a provider did not answer, or the merchant has not finished the check wait, ask again
 import { isSoundboxError, SoundboxError } from '../../protocol/index.js'
 import type { ServiceResponse } from './contract.js'
-import type { CallService } from './stand-in-message.js'
+import type { CallProvider } from './stand-in-message.js'
 import { nameScore } from './name-match.js'
 
 export const NAME_SCORE_APPROVE = 0.85
@@ -82,7 +82,7 @@ function kycFinding (form: MerchantForm, { kyc }: OnboardingEvidence): Finding {
 }
 
 /** Asks the providers (account or wallet, and identity, at the same time) and decides. Throws INPUT_INVALID for a form without fsp id and BIC. */
-export async function checkMerchant (call: CallService, form: MerchantForm): Promise<OnboardingDecision> {
+export async function checkMerchant (call: CallProvider, form: MerchantForm): Promise<OnboardingDecision> {
   const [account, kyc] = await Promise.all([
     outcomeOf(async () => await accountEvidence(call, form.settlement)),
     form.kycSession === null ? { state: 'none' as const } : outcomeOf(async () => await kycEvidence(call, form.kycSession ?? ''))
@@ -90,7 +90,7 @@ export async function checkMerchant (call: CallService, form: MerchantForm): Pro
   return decideOnboarding(form, { account, kyc })
 }
 
-async function accountEvidence (call: CallService, settlement: Settlement): Promise<{ name: string, lookupRef: string, isLive: boolean }> {
+async function accountEvidence (call: CallProvider, settlement: Settlement): Promise<{ name: string, lookupRef: string, isLive: boolean }> {
   if (settlement.kind === 'wallet') {
     const wallet = await call('mno_validate_cbs', { mno: settlement.mno, msisdn: settlement.msisdn })
     return { name: wallet.registered_name, lookupRef: wallet.lookup_ref, isLive: wallet.wallet_status === 'ACTIVE' }
@@ -102,7 +102,7 @@ async function accountEvidence (call: CallService, settlement: Settlement): Prom
   return { name: answer.account_name, lookupRef: answer.lookup_ref, isLive: true }
 }
 
-async function kycEvidence (call: CallService, session: string): Promise<{ status: ServiceResponse<'fetch_decision_kyc'>['status'], vendorData: string | null }> {
+async function kycEvidence (call: CallProvider, session: string): Promise<{ status: ServiceResponse<'fetch_decision_kyc'>['status'], vendorData: string | null }> {
   const decision = await call('fetch_decision_kyc', { session_id: session })
   return { status: decision.status, vendorData: decision.vendor_data }
 }

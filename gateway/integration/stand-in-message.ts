@@ -41,10 +41,10 @@ export function standInCall (row: StandIn, clientRef: string, words: StandInWord
 }
 
 /** As ServiceClient.call of services.ts. */
-export type CallService = <S extends ServiceName>(service: S, input: unknown) => Promise<ServiceResponse<S>>
+export type CallProvider = <S extends ServiceName>(service: S, input: unknown) => Promise<ServiceResponse<S>>
 
 /** Sends a stand-in; for StandInDeps.send. Throws the PROVIDER_* codes, and PROVIDER_REJECTED when the recipient was refused or the app is gone. */
-export async function sendStandIn (call: CallService, row: StandIn, clientRef: string, words: StandInWords): Promise<void> {
+export async function sendStandIn (call: CallProvider, row: StandIn, clientRef: string, words: StandInWords): Promise<void> {
   const { service, input } = standInCall(row, clientRef, words)
   switch (service) {
     case 'send_sms_message': {

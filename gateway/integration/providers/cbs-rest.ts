@@ -141,5 +141,8 @@ export const REST_BANK: Provider<'cbs'> = {
   isSuccess: response => ok2xx(response) && SUCCESS_CODES.includes(codeOf(response)?.toUpperCase() ?? ''),
   rejectionFrom: response => rejectionFromCode(codeOf(response), response),
   services,
-  auditFields: ['reference', 'request.reference', 'accountNumber~account', 'request.accountNumber~account', 'by', 'limit', 'from', 'to', 'fspId', 'bic', 'identifierType', 'country', 'code', 'response.code', 'data.status', 'data.currency']
+  auditFields: [
+    'reference', 'request.reference', 'accountNumber~account', 'request.accountNumber~account',
+    'by', 'limit', 'from', 'to', 'fspId', 'bic', 'identifierType', 'country', 'code', 'response.code', 'data.status', 'data.currency'
+  ]
 }

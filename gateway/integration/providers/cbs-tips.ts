@@ -99,7 +99,8 @@ export const TIPS: Provider<'cbs'> = {
   rejectionFrom: response => rejectionFromCode(statusCode(response), response, MEANINGS),
   services: { account_details_cbs: accountDetails, interbank_account_name_cbs: interbankName, mno_validate_cbs: mnoValidate },
   auditFields: [
-    'service', 'payload.transactionReference', 'payload.customerAccount~account', 'requestBody.transactionReference', 'requestBody.fspDestination', 'requestBody.identifierType', 'requestBody.identifier~account', 'statusCode',
+    'service', 'payload.transactionReference', 'payload.customerAccount~account', 'requestBody.transactionReference',
+    'requestBody.fspDestination', 'requestBody.identifierType', 'requestBody.identifier~account', 'statusCode',
     'body.fspId', 'body.accountType', 'body.accountStatus', 'body.currency'
   ]
 }

@@ -124,7 +124,8 @@ function packagesOfBiller (seed: string, place: SIMPlace, biller: SIMBiller): SI
     feeMinor: draw.between(0, 3) * 100, currency: place.currency, ...row
   })
   switch (biller.category) {
-    case 'TV': return ['Basic', 'Family', 'Sport'].map((name, index) => item(`P${index + 1}`, { name: `${biller.name} ${name}`, amountType: 'FIXED', amountMinor: draw.between(2, 6) * (index + 1) * unit }))
+    case 'TV': return ['Basic', 'Family', 'Sport'].map((name, index) =>
+      item(`P${index + 1}`, { name: `${biller.name} ${name}`, amountType: 'FIXED', amountMinor: draw.between(2, 6) * (index + 1) * unit }))
     case 'AIRTIME': return [item('TOPUP', { name: `${biller.name} top-up`, amountType: 'RANGE', minMinor: unit, maxMinor: 100 * unit })]
     case 'POWER': return [item('PREPAID', { name: `${biller.name} prepaid units`, amountType: 'RANGE', minMinor: 2 * unit, maxMinor: 2000 * unit })]
     default: return [item('BILL', { name: `${biller.name} bill`, amountType: 'OPEN' })]

@@ -6,7 +6,7 @@ import { parseServiceRequest, smsParts, type ServiceName, type ServiceRequest, t
 import { dailyReportMail, SILENT_DEVICES_SHOWN_MAX, type DayTotals } from '../../../gateway/integration/daily-report.js'
 import { nameScore } from '../../../gateway/integration/name-match.js'
 import { checkMerchant, decideOnboarding, type MerchantForm, type OnboardingEvidence } from '../../../gateway/integration/onboarding.js'
-import { sendStandIn, standInCall, standInText, type CallService } from '../../../gateway/integration/stand-in-message.js'
+import { sendStandIn, standInCall, standInText, type CallProvider } from '../../../gateway/integration/stand-in-message.js'
 import {
   openStandIns, STAND_IN_AFTER_MS_MAX, STAND_IN_AFTER_MS_MIN, STAND_IN_ATTEMPTS_MAX, STAND_IN_RETRY_MS, STAND_IN_STALE_MS, STAND_IN_STATES, STAND_IN_STUCK_MS, standInFromPayment,
   standInRef, stepStandIn, type StandIn, type StandInEvent, type StandInPolicy
@@ -36,7 +36,8 @@ t.test('each state goes where the drawing says', async t => {
     [at('waiting'), tick(false), 15_000, 'sending', true, 'due'], [at('waiting'), tick(false), STAND_IN_STALE_MS, 'sending', true, 'just in time'],
     [at('waiting'), tick(false), STAND_IN_STALE_MS + 1, 'expired', false, 'too late'], [at('waiting'), tick(true), STAND_IN_STALE_MS + 1, 'unneeded', false, 'spoken, looked at late'],
     [at('waiting'), { kind: 'sent' }, 20_000, 'waiting', false, 'nothing was claimed'], [at('sending', { attempts: 1 }), { kind: 'sent' }, 20_000, 'sent', false, 'went'],
-    [at('sending', { attempts: 1 }), { kind: 'refused', reason: 'r' }, 20_000, 'failed', false, 'refused'], [at('sending', { attempts: 1 }), { kind: 'unsure', reason: 'r' }, 20_000, 'unknown', false, 'unsure'],
+    [at('sending', { attempts: 1 }), { kind: 'refused', reason: 'r' }, 20_000, 'failed', false, 'refused'],
+    [at('sending', { attempts: 1 }), { kind: 'unsure', reason: 'r' }, 20_000, 'unknown', false, 'unsure'],
     [at('sending', { attempts: 1 }), { kind: 'not-sent', reason: 'r' }, 20_000, 'waiting', false, 'later'],
     [at('sending', { attempts: STAND_IN_ATTEMPTS_MAX }), { kind: 'not-sent', reason: 'r' }, 20_000, 'failed', false, 'often enough'],
     [at('sending'), tick(false), STAND_IN_STUCK_MS - 1, 'sending', false, 'still under way'], [at('sending'), tick(false), STAND_IN_STUCK_MS, 'unknown', false, 'whoever sent it has died']
@@ -180,7 +181,7 @@ t.test('the message is one SMS part, names no payer and little of the id, and fi
 })
 
 t.test('a channel that answers but took nothing is a refusal', async t => {
-  const answering = (answer: unknown): CallService => async <S extends ServiceName>(_service: S) => answer as ServiceResponse<S>
+  const answering = (answer: unknown): CallProvider => async <S extends ServiceName>(_service: S) => answer as ServiceResponse<S>
   const recipient = (status: string): object => ({ recipients: [{ status }] })
   for (const [channel, answer, code] of [
     ['sms', recipient('REJECTED'), 'PROVIDER_REJECTED'], ['sms', recipient('UNKNOWN'), 'PROVIDER_STATE_UNKNOWN'], ['push', { token_state: 'GONE' }, 'PROVIDER_REJECTED'],
@@ -195,7 +196,8 @@ t.test('a channel that answers but took nothing is a refusal', async t => {
 
 t.test('names are compared by words: order, case, accents, titles and legal forms do not matter', async t => {
   for (const [left, right, low, high, why] of [
-    ['Asha Mfano', 'MFANO ASHA', 1, 1, 'order and case'], ['M/S Namuna Traders Pvt. Ltd.', 'NAMUNA TRADERS PRIVATE LIMITED', 1, 1, 'legal forms'], ['José Mfano', 'JOSE MFANO', 1, 1, 'accents'],
+    ['Asha Mfano', 'MFANO ASHA', 1, 1, 'order and case'],
+    ['M/S Namuna Traders Pvt. Ltd.', 'NAMUNA TRADERS PRIVATE LIMITED', 1, 1, 'legal forms'], ['José Mfano', 'JOSE MFANO', 1, 1, 'accents'],
     ['A. Mfano', 'ASHA MFANO', 0.85, 0.95, 'an initial'], ['Asha Mfano', 'ASHA', 0.5, 0.5, 'half a name'], ['Lakshmi Namuna', 'LAXMI NAMUNA', 0.5, 0.5, 'two letters off is another word'],
     ['Kavitha Namuna', 'KAVITA NAMUNA', 0.85, 0.95, 'one letter less'], ['Kaivta Namuna', 'KAVITA NAMUNA', 0.85, 0.95, 'two letters swapped'], ['Asha Mfano', 'Juma Kielelezo', 0, 0, 'somebody else'],
     ['Mr S', 'Mr S', 1, 1, 'only words that are dropped'], ['आशा नमुना', 'आशा नमुना', 1, 1, 'another script'], ['Ravi Kumar', 'RAVI KUMAR NAMUNA', 0.66, 0.67, 'a part of it']
@@ -237,7 +239,7 @@ t.test('the strictest finding decides, and a missing answer never says yes or no
 })
 
 /** Answers or errors by service; keeps what was asked. */
-function openCalls (answers: Partial<Record<ServiceName, unknown>>): { call: CallService, asked: [string, unknown][] } {
+function openCalls (answers: Partial<Record<ServiceName, unknown>>): { call: CallProvider, asked: [string, unknown][] } {
   const asked: [string, unknown][] = []
   return {
     asked,
@@ -301,7 +303,10 @@ t.test('what needs a person stands first, each with its number', async t => {
     providers: [{ issuer: 'cbs', calls: 10, failed: 5, unknown: 0 }, { issuer: 'sms', calls: 9, failed: 9, unknown: 1 }], audit: { rows: 1, ok: false }
   }, ['ops@example.invalid'])
   t.match(mail.subject, /6 to look at, 1200 payments, 99\.5 % heard$/)
-  for (const line of ['5 payments were not heard in time', '52 active boxes were not seen', '7 records still wait', 'cbs: more than half of 10 calls failed', '2 stand-ins are of unknown state', 'the audit trail is broken']) {
+  for (const line of [
+    '5 payments were not heard in time', '52 active boxes were not seen', '7 records still wait', 'cbs: more than half of 10 calls failed', '2 stand-ins are of unknown state',
+    'the audit trail is broken'
+  ]) {
     t.match(mail.text, `! ${line}`, line)
   }
   t.notMatch(mail.text, /! sms/, 'nine calls say nothing')

@@ -186,7 +186,8 @@ t.test('SMS: forms, Basic authentication and refusals with HTTP 200 travel throu
 })
 
 t.test('a generic bank speaks XML when the settings say so, and leading zeros live', async t => {
-  const xml = '<response><code>00</code><data><accountNumber>010200000101</accountNumber><currency>TZS</currency><ledger>019.00</ledger><available>19.00</available><asOf>2026-01-05T09:15:00Z</asOf></data></response>'
+  const data = '<accountNumber>010200000101</accountNumber><currency>TZS</currency><ledger>019.00</ledger><available>19.00</available><asOf>2026-01-05T09:15:00Z</asOf>'
+  const xml = `<response><code>00</code><data>${data}</data></response>`
   const { url, seen } = await openDouble(t, () => ({ status: 200, text: xml, headers: { 'content-type': 'application/xml' } }))
   const cbs = openIssuer(t, 'cbs', 'rest', { CBS_API_URL: url, CBS_API_PROVIDER: 'rest', CBS_API_HEADER_AUTHORIZATION: 'Bearer x', CBS_API_PARAM_FORMAT: 'xml' })
   const balance = await cbs.call('account_balance_cbs', { account_no: '010200000101' })
