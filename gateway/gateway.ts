@@ -1,4 +1,5 @@
 // The wiring of one gateway: every part is opened here, from the ground up, and closed in the opposite order.
+import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { type Log, SoundboxError } from '../protocol/index.js'
 import type { Broker, BrokerEvents } from './broker/contract.js'
@@ -8,6 +9,8 @@ import type { GatewayConfig } from './config.js'
 import { openDataDir } from './data-dir.js'
 import { deviceEvents } from './device-events.js'
 import { openSpool } from './fallback/spool.js'
+import { openDeviceTypes, parseDeviceTypes } from './fleet/device-types.js'
+import { openFleet } from './fleet/fleet.js'
 import { openMetrics } from './http/metrics.js'
 import { openHttpServer } from './http/server.js'
 import { scheduleCron } from './jobs/cron.js'
@@ -15,7 +18,8 @@ import { drainFallback, houseJobs } from './jobs/house-jobs.js'
 import { startJobs } from './jobs/table.js'
 import { openDirectory } from './store/directory.js'
 import { openSqliteStore } from './store/sqlite.js'
-import { type DeviceTypeInfo, openHeart } from './trigger/heart.js'
+import { openHeart } from './trigger/heart.js'
+import { openPrompter } from './trigger/prompter.js'
 import { openRateLimit } from './trigger/rate.js'
 
 /** How long the box's `received` is asked for before the connection is ended. */
@@ -48,17 +52,22 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   const store = opened(await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
   const directory = await openDirectory({ store, masterKey: dataDir.masterKey, nowMs })
   const fallback = opened(await openSpool({ dir: dataDir.file('spool'), log, ...spoolSegments(config.spoolBytes) }))
+  const types = openDeviceTypes(config.deviceTypesFile === null ? [] : parseDeviceTypes(readSetting('SOUNDBOX_DEVICE_TYPES_FILE', config.deviceTypesFile)))
   const metrics = openMetrics()
   const parts: { broker?: Broker } = {}
   const broker = (): Broker => parts.broker ?? fail()
   const heart = opened(openHeart({
-    directory, store, fallback, broker, typeOf: deviceTypeOf, meter: metrics.meter, nowMs, startTimer, log,
+    directory, store, fallback, broker, typeOf: types.typeOf, meter: metrics.meter, nowMs, startTimer, log,
     policy: { speakMs: config.speakMs, summaryMs: config.summaryMs, receivedTimeoutMs: config.receivedTimeoutMs, attemptsMax: ATTEMPTS_MAX }
   }))
+  const fleet = opened(await openFleet({ store, broker, device: directory.device, staysOnline: config.broker !== 'embedded', newId, nowMs, startTimer, log }))
+  const prompter = openPrompter({ broker, isOnline: fleet.presence.isOnline, newId, nowMs, nextSeq: heart.nextSeq })
+  closers.push(startTimer(() => { prompter.tick() }, 1000).stop)
   await drainFallback({ store, fallback, log })
-  parts.broker = opened(await openBroker(config, deviceEvents({ directory, heart, log, nowMs }), log, nowMs))
+  parts.broker = opened(await openBroker(config, deviceEvents({ directory, fleet, heart, prompter, log, nowMs }), log, nowMs))
   await heart.resume()
-  const jobs = opened(startJobs(houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: config, nowMs, log }), { store, schedule: scheduleCron, nowMs, log }))
+  const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: config, nowMs, log })
+  const jobs = opened(startJobs(table, { store, schedule: scheduleCron, nowMs, log }))
   metrics.addGauges([
     { name: 'soundbox_devices_connected', help: 'soundboxes connected', read: () => broker().stats().connected },
     { name: 'soundbox_pump_waiting', help: 'announcements that wait in memory', read: () => heart.depth().waiting },
@@ -75,7 +84,10 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
     host: config.host, port: config.httpPort, socketPath: dataDir.file('gateway.sock'), tls: config.httpTls ? tlsOf(config) : null, trustProxy: config.trustProxy,
     operatorToken: dataDir.operatorToken, log, metrics, more: [], open: [],
     trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, nowMs },
-    admin: { directory, checkType: deviceTypeOf, onDeviceChanged: () => {}, onDeviceBarred: tid => { broker().disconnect(tid) } },
+    admin: {
+      directory, checkType: types.typeOf, onDeviceChanged: fleet.handleChanged, onDeviceBarred: tid => { broker().disconnect(tid) }, presenceOf: fleet.presence.find,
+      sendCommand: (tid, command) => fleet.commands.send(tid, command), say: prompter.say
+    },
     look: { store, feed: heart.feed, status },
     isReady: () => ({ ready: broker().stats().ready, why: broker().stats().ready ? [] : ['the broker cannot be reached'] })
   }))
@@ -90,7 +102,7 @@ async function openBroker (config: GatewayConfig, events: BrokerEvents, log: Log
     const url = new URL(config.broker)
     const [username, password] = [decodeURIComponent(url.username), decodeURIComponent(url.password)]
     url.username = url.password = ''
-    return await openExternalBroker({ url: url.href, ...(username === '' ? {} : { username, password }), sharedGroup: 'soundbox', log, random: Math.random }, events)
+    return await openExternalBroker({ url: url.href, ...(username === '' ? {} : { username, password }), sharedGroup: 'soundbox', receivers: 4, log, random: Math.random }, events)
   }
   const tls = config.mqttsPort === null ? {} : { tls: { port: config.mqttsPort, ...tlsOf(config), requestClientCert: config.tls?.requestClientCert ?? false } }
   const websocket = config.websocketPort === null ? {} : { websocketPort: config.websocketPort }
@@ -118,8 +130,16 @@ function startTimer (callback: () => void, ms: number): { stop: () => void } {
   return { stop: () => { clearInterval(timer) } }
 }
 
-function deviceTypeOf (_type: string): DeviceTypeInfo {
-  return { transport: 'mqtt', baseUrl: undefined }
+function newId (): string {
+  return randomBytes(16).toString('hex')
+}
+
+function readSetting (name: string, path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw new SoundboxError('CONFIG_INVALID', `${name}: ${path} cannot be read`, { cause })
+  }
 }
 
 function fail (): never {

@@ -1,6 +1,6 @@
 // The messages between gateway and soundbox: UTF-8 JSON, times in milliseconds since 1970 (UTC), amounts in minor units as strings.
 // Readers are strict about what they use and blind to what they do not know, so that a newer peer may add fields.
-import { SoundboxError } from './errors.js'
+import { invalid, oneOf, text, WORD, whole } from './fields.js'
 import { isLanguage, type Language } from './languages.js'
 import { AMOUNT_MINOR_MAX } from './money.js'
 
@@ -58,7 +58,6 @@ export type Telemetry = {
 
 const ID = /^[0-9a-f]{32}$/
 const CURRENCY = /^[A-Z]{3}$/
-const WORD = /^[\w .,:/+-]{1,64}$/
 
 /** True for an announcement or command id: 32 lower-case hex digits. */
 export function isMessageId (text: unknown): text is string {
@@ -228,29 +227,4 @@ function amountOf (digits: string): number {
   const minor = Number(digits)
   if (minor > AMOUNT_MINOR_MAX) throw invalid(`amount is over ${AMOUNT_MINOR_MAX} minor units`)
   return minor
-}
-
-function text (m: Record<string, unknown>, field: string, shape: RegExp): string {
-  const value = m[field]
-  if (typeof value !== 'string' || !shape.test(value)) throw invalid(`${field} must be a text of the form ${shape.source}`)
-  return value
-}
-
-function whole (m: Record<string, unknown>, field: string, min: number, max: number): number {
-  const value = m[field]
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min || value > max) {
-    throw invalid(`${field} must be a whole number from ${min} to ${max}`)
-  }
-  return value
-}
-
-function oneOf<T extends string> (m: Record<string, unknown>, field: string, words: readonly T[]): T {
-  const value = m[field]
-  const found = words.find(word => word === value)
-  if (found === undefined) throw invalid(`${field} must be one of ${words.join(', ')}`)
-  return found
-}
-
-function invalid (why: string): SoundboxError {
-  return new SoundboxError('MESSAGE_INVALID', why)
 }

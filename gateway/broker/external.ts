@@ -164,7 +164,7 @@ function openLink (state: State, role: { clientId: string, topics: readonly UpTo
         drop(fresh, 'a message could not be recorded')
       })
     }
-    fresh.on('error', error => { reason = (error as NodeJS.ErrnoException).code?.toString() ?? error.message.slice(0, 100) })
+    fresh.on('error', (error: Error & { code?: unknown }) => { reason = typeof error.code === 'string' ? error.code : error.message.slice(0, 100) })
     fresh.on('close', () => drop(fresh, reason))
     fresh.on('connect', () => {
       fresh.subscribeAsync(role.topics.map(name => filterOf(options.sharedGroup, name)), { qos: 1 }).then(() => {

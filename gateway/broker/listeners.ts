@@ -29,6 +29,7 @@ export async function openDoors (options: DoorOptions, deps: DoorDeps): Promise<
   const open = async (server: Server | HttpServer, port: number, setting: string): Promise<number> => {
     server.prependListener('connection', (socket: Socket) => countIn(socket, sockets, deps))
     await listen(server, { port, host: options.host, setting })
+    server.on('error', err => options.log.error({ err, port }, 'a connection could not be accepted')) // As for want of descriptors; the next may succeed.
     servers.push(server)
     return (server.address() as AddressInfo).port
   }
@@ -100,6 +101,7 @@ function websocketDoor (options: DoorOptions, deps: DoorDeps): HttpServer {
   const server = createHttpServer({ noDelay: true, connectionsCheckingInterval: limits.connectTimeoutMs }, (_request, response) => {
     response.writeHead(426, { connection: 'close', 'content-type': 'text/plain' }).end('MQTT over WebSocket only\n')
   })
+  server.timeout = limits.connectTimeoutMs // Says nothing at all; ws lifts it from a socket that became a WebSocket.
   server.headersTimeout = limits.connectTimeoutMs
   server.requestTimeout = limits.connectTimeoutMs
   const websockets = new WebSocketServer({
@@ -128,7 +130,6 @@ async function listen (server: Server | HttpServer, where: { port: number, host:
     server.listen(where.port, where.host, () => resolve())
   })
   server.removeAllListeners('error')
-  server.on('error', () => {}) // accept() may fail for want of descriptors; the next one may succeed.
 }
 
 function listenFault (cause: NodeJS.ErrnoException, where: { port: number, host: string, setting: string }): SoundboxError {

@@ -19,10 +19,10 @@ export function prepareTrigger ({ url, bank, columns, nowMs }: TriggerInput): Pr
 }
 
 /** Posts a prepared trigger and opens an encrypted answer. Throws GATEWAY_UNREACHABLE. */
-export async function postTrigger (prepared: PreparedTrigger, bank: BankSecrets, nowMs: () => number): Promise<TriggerReply> {
+export async function postTrigger (prepared: PreparedTrigger, bank: BankSecrets, nowMs: () => number, timeoutMs = TRIGGER_TIMEOUT_MS): Promise<TriggerReply> {
   const startedAt = nowMs()
   try {
-    const response = await fetch(prepared.url, { method: 'POST', headers: prepared.headers, body: prepared.body, signal: AbortSignal.timeout(TRIGGER_TIMEOUT_MS) })
+    const response = await fetch(prepared.url, { method: 'POST', headers: prepared.headers, body: prepared.body, signal: AbortSignal.timeout(timeoutMs) })
     const outer = JSON.parse(await response.text()) as Record<string, unknown>
     return { httpStatus: response.status, repeated: response.headers.get('x-served-from-cache') === 'true', answer: openAnswer(bank, outer), ms: nowMs() - startedAt }
   } catch (cause) {
@@ -41,7 +41,9 @@ function openAnswer (bank: BankSecrets, outer: Record<string, unknown>): Record<
 export function curlLines ({ url, bank, columns }: Omit<TriggerInput, 'nowMs'>): string {
   const path = `${url.replace(/\/+$/, '')}/${bank.base}/isu_soundbox/txn/encr/trigger`
   if (bank.profile === 'none') {
-    return `curl -sS '${path}' -H 'content-type: application/json' -H 'pass_key: ${bank.passKey}' -H 'client_id: ${bank.clientId}' -H 'client_secret: ${bank.clientSecret}' -d ${quote(JSON.stringify(columns))}\n`
+    const headers = { 'content-type': 'application/json', pass_key: bank.passKey, client_id: bank.clientId, client_secret: bank.clientSecret }
+    const flags = Object.entries(headers).map(([name, value]) => `-H ${quote(`${name}: ${value}`)}`)
+    return `curl -sS ${quote(path)} ${flags.join(' ')} -d ${quote(JSON.stringify(columns))}\n`
   }
   if (bank.profile === 'aes-256-gcm') throw new SoundboxError('INPUT_INVALID', 'the openssl command cannot do AES-GCM: see the Node and Python samples for aes-256-gcm')
   return [
@@ -49,7 +51,8 @@ export function curlLines ({ url, bank, columns }: Omit<TriggerInput, 'nowMs'>):
     `PAYLOAD_KEY=$(printf %s '${bank.payloadKey}' | base64 -d | od -An -v -tx1 | tr -d ' \\n')`,
     '# base64( IV || AES-256-CBC-PKCS7( text ) )',
     'seal() { iv=$(openssl rand -hex 16); { printf "$(printf %s "$iv" | sed \'s/../\\\\x&/g\')"; printf %s "$2" | openssl enc -aes-256-cbc -K "$1" -iv "$iv"; } | base64 -w 0; }',
-    'open_sealed() { bytes=$(base64 -d | od -An -v -tx1 | tr -d \' \\n\'); printf "$(printf %s "${bytes:32}" | sed \'s/../\\\\x&/g\')" | openssl enc -d -aes-256-cbc -K "$1" -iv "${bytes:0:32}"; echo; }',
+    'open_sealed() { bytes=$(base64 -d | od -An -v -tx1 | tr -d \' \\n\')',
+    'printf "$(printf %s "${bytes:32}" | sed \'s/../\\\\x&/g\')" | openssl enc -d -aes-256-cbc -K "$1" -iv "${bytes:0:32}"; echo; }',
     `SECRETS=$(seal "$HEADER_KEY" "{\\"client_id\\":\\"${bank.clientId}\\",\\"client_secret\\":\\"${bank.clientSecret}\\",\\"epoch\\":\\"$(date +%s)\\"}")`,
     `REQUEST=$(seal "$PAYLOAD_KEY" ${quote(JSON.stringify(columns))})`,
     `ANSWER=$(curl -sS '${path}' -H 'content-type: application/json' -H 'pass_key: ${bank.passKey}' -H "header_secrets: $SECRETS" -d "{\\"RequestData\\":\\"$REQUEST\\"}")`,

@@ -8,14 +8,13 @@
 // Numbers are big-endian. The crc of a record starts from the segment's sequence number, so what an earlier use of the same file
 // left behind is never taken for a record of this one. A segment that is not the last may end anywhere.
 import { crc32 } from 'node:zlib'
+import { RECORD_BYTES_MAX } from './records.js'
 
 export const HEADER_BYTES = 1024
 export const POSITION_BYTES = 1024
 const SLOT_BYTES = 512
 const MAGIC = Buffer.from('SBSPOOL1', 'latin1')
 const RECORD_HEAD_BYTES = 8
-/** A record's JSON is not longer: a payment with 32 soundboxes is 12 KiB, 256 changes are 64 KiB. */
-export const RECORD_BYTES_MAX = 256 * 1024
 const JSON_START = Buffer.from('{"', 'latin1')
 
 export type Span = { offset: number, length: number }

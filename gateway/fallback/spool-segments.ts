@@ -32,9 +32,9 @@ export type SpoolFiles = {
   close: () => Promise<void>
 }
 
-/** Opens or makes the directory. A segment whose header is lost is renamed to `*.damaged` and reported. */
+/** Opens or makes the directory. A segment whose header is lost is renamed to `*.damaged-INODE` and reported. */
 export async function openSpoolFiles (setup: SegmentSetup): Promise<SpoolFiles> {
-  const { dir, log, segmentBytes, segmentsMax } = setup
+  const { dir } = setup
   await mkdir(dir, { recursive: true, mode: DIR_MODE })
   const segments = await openSegments(setup)
   const positionFile = await openPositionFile(dir)
@@ -42,12 +42,50 @@ export async function openSpoolFiles (setup: SegmentSetup): Promise<SpoolFiles> 
   await syncDirectory(dir)
   const saved = await readPosition(positionFile)
   const used = segments.filter(segment => segment.sequence > 0 && segment.sequence >= (saved?.sequence ?? 0)).sort((a, b) => a.sequence - b.sequence)
-  const free = segments.filter(segment => !used.includes(segment))
+  const pool = createPool(setup, segments, segments.filter(segment => !used.includes(segment)))
   let sequence = Math.max(saved?.sequence ?? 0, ...segments.map(segment => segment.sequence))
   let turn = saved?.turn ?? 0
-  let closed = false
+  return {
+    used,
+    position: saved,
+    async take () {
+      const segment = await pool.take()
+      sequence += 1
+      try {
+        await writeAll(segment.handle, encodeHeader(sequence), 0)
+        await segment.handle.datasync()
+      } catch (error) {
+        pool.release(segment)
+        throw error
+      }
+      segment.sequence = sequence
+      void pool.prepare(1)
+      return segment
+    },
+    release: pool.release,
+    prepare: pool.prepare,
+    async savePosition (position) {
+      turn += 1
+      const { bytes, at } = encodePosition(position, turn)
+      await writeAll(positionFile, bytes, at)
+      await positionFile.datasync()
+    },
+    async setAside (line) {
+      if ((await asideFile.stat()).size >= SET_ASIDE_BYTES_MAX) throw new SoundboxError('SPOOL_FULL', `${SET_ASIDE_BYTES_MAX} bytes were set aside: look at set-aside.jsonl and move it away`)
+      await asideFile.appendFile(line + '\n')
+      await asideFile.datasync()
+    },
+    async close () {
+      await pool.close()
+      for (const handle of [...segments.map(segment => segment.handle), positionFile, asideFile]) await handle.close()
+    }
+  }
+}
 
+/** Free segments; one is made at a time. `segments` are all there are, `free` those that hold nothing. */
+function createPool ({ dir, log, segmentBytes, segmentsMax }: SegmentSetup, segments: Segment[], free: Segment[]) {
   let making: Promise<unknown> = Promise.resolve()
+  let closed = false
 
   const makeOne = async (): Promise<Segment> => {
     const taken = new Set(segments.map(segment => segment.name))
@@ -62,50 +100,22 @@ export async function openSpoolFiles (setup: SegmentSetup): Promise<SpoolFiles> 
     making = made.catch(() => {})
     return made
   }
-  const prepare = async (count: number): Promise<void> => {
-    while (free.length < count && segments.length < segmentsMax && !closed) {
-      try {
-        free.push(await make())
-      } catch (err) {
-        log.warn({ err, segments: segments.length }, 'no room for another spool segment')
-        return
-      }
-    }
-  }
   return {
-    used,
-    position: saved,
-    async take () {
-      const segment = free.shift() ?? await make().catch((cause: unknown) => { throw cause instanceof SoundboxError ? cause : spoolFull(segments.length, cause) })
-      sequence += 1
-      try {
-        await writeAll(segment.handle, encodeHeader(sequence), 0)
-        await segment.handle.datasync()
-      } catch (error) {
-        free.push(segment)
-        throw error
+    take: async (): Promise<Segment> => free.shift() ?? await make().catch((cause: unknown) => { throw cause instanceof SoundboxError ? cause : spoolFull(segments.length, cause) }),
+    release: (segment: Segment): void => { free.push(segment) },
+    async prepare (count: number): Promise<void> {
+      while (free.length < count && segments.length < segmentsMax && !closed) {
+        try {
+          free.push(await make())
+        } catch (err) {
+          log.warn({ err, segments: segments.length }, 'no room for another spool segment')
+          return
+        }
       }
-      segment.sequence = sequence
-      void prepare(1)
-      return segment
     },
-    release: segment => { free.push(segment) },
-    prepare,
-    async savePosition (position) {
-      turn += 1
-      const { bytes, at } = encodePosition(position, turn)
-      await writeAll(positionFile, bytes, at)
-      await positionFile.datasync()
-    },
-    async setAside (line) {
-      if ((await asideFile.stat()).size >= SET_ASIDE_BYTES_MAX) throw new SoundboxError('SPOOL_FULL', `${SET_ASIDE_BYTES_MAX} bytes were set aside: look at set-aside.jsonl and move it away`)
-      await asideFile.appendFile(line + '\n')
-      await asideFile.datasync()
-    },
-    async close () {
+    async close (): Promise<void> {
       closed = true
       await making
-      for (const handle of [...segments.map(segment => segment.handle), positionFile, asideFile]) await handle.close()
     }
   }
 }

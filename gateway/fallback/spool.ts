@@ -5,7 +5,8 @@ import { type Log, SoundboxError } from '../../protocol/index.js'
 import type { NewDelivery, Payment } from '../store/contract.js'
 import type { DrainReport, Fallback, FallbackRecord } from './contract.js'
 import { type Apply, applyGroup } from './drain.js'
-import { decodeRecord, encodeRecord, HEADER_BYTES, RECORD_BYTES_MAX, recordBytes, scanSegment } from './spool-format.js'
+import { decodeFallbackRecord, encodeFallbackRecord, keyOfRecord, partsOf, paymentKey } from './records.js'
+import { decodeRecord, encodeRecord, HEADER_BYTES, recordBytes, scanSegment } from './spool-format.js'
 import { openSpoolFiles, type Segment, type SpoolFiles, writeAll } from './spool-segments.js'
 
 export const SEGMENT_BYTES = 16 * 1024 * 1024
@@ -15,31 +16,31 @@ export const SEGMENTS_READY = 4
 export const SEGMENTS_MAX = 64
 /** Records that may wait for one fdatasync. */
 export const APPEND_QUEUE_MAX = 20_000
-/** Changes in one record; a longer list becomes several. */
-export const CHANGES_PER_RECORD = 256
 const GROUP_RECORDS_MAX = 256
 const GROUP_BYTES_MAX = 1024 * 1024
 
 export type SpoolSettings = { dir: string, log: Log, segmentBytes?: number, segmentsReady?: number, segmentsMax?: number }
 type PaymentRecord = Extract<FallbackRecord, { kind: 'payment' }>
+/** `setAside` keeps what can never be applied in a file for a person to look at: why, and the record or its bytes. */
+export type Spool = Fallback & { setAside: (reason: string, what: FallbackRecord | Buffer) => Promise<void> }
 /** One record on disk. `key` names its payment. */
 type Entry = { segment: Segment, offset: number, length: number, key: string | null }
 type Waiting = { json: Buffer, record: FallbackRecord, resolve: () => void, reject: (error: unknown) => void }
 /** What waits: entries oldest first; segments in use oldest first, the last one being written at `tail`. */
-type Spool = { files: SpoolFiles, log: Log, entries: Entry[], head: number, segments: Segment[], tail: number, index: Map<string, Entry | PaymentRecord> }
+type Shell = { files: SpoolFiles, log: Log, entries: Entry[], head: number, segments: Segment[], tail: number, index: Map<string, Entry | PaymentRecord> }
 
 /**
- * Opens or makes the spool in `dir` and finds what waits there: a torn tail is cut, damaged bytes between whole records are set
- * aside and reported, neither stops the start. Rejects with DATA_DIR_UNUSABLE when the directory cannot be used.
+ * Opens or makes the spool in `dir` and finds what waits there: a torn tail is cut, damaged bytes between whole records are
+ * reported and set aside by the next drain, neither stops the start. Rejects with DATA_DIR_UNUSABLE when the directory cannot be used.
  */
-export async function openSpool (settings: SpoolSettings): Promise<Fallback> {
+export async function openSpool (settings: SpoolSettings): Promise<Spool> {
   const segmentBytes = settings.segmentBytes ?? SEGMENT_BYTES
   const segmentsReady = settings.segmentsReady ?? SEGMENTS_READY
   const { dir, log } = settings
   const files = await openSpoolFiles({ dir, log, segmentBytes, segmentsMax: settings.segmentsMax ?? SEGMENTS_MAX }).catch((cause: unknown) => {
     throw new SoundboxError('DATA_DIR_UNUSABLE', `the spool directory cannot be used (${(cause as NodeJS.ErrnoException).code ?? 'unexpected fault'})`, { cause })
   })
-  const spool: Spool = { files, log, entries: [], head: 0, segments: [...files.used], tail: HEADER_BYTES, index: new Map() }
+  const spool: Shell = { files, log, entries: [], head: 0, segments: [...files.used], tail: HEADER_BYTES, index: new Map() }
   for (const segment of files.used) await recoverSegment(spool, segment)
   await files.prepare(segmentsReady - spool.segments.length)
   const appender = createAppender(spool)
@@ -50,7 +51,7 @@ export async function openSpool (settings: SpoolSettings): Promise<Fallback> {
       if (closed) throw new SoundboxError('STORE_FAILED', 'the spool is closed')
       await Promise.all(partsOf(record).map(appender.append))
     },
-    findPayment: (bankId, transactionId) => readPayment(spool.index.get(keyOf({ bankId, transactionId }))),
+    findPayment: (bankId, transactionId) => readPayment(spool.index.get(paymentKey({ bankId, transactionId }))),
     drain: apply => {
       draining ??= drainSpool(spool, apply, () => closed)
         .catch((cause: unknown) => { throw cause instanceof SoundboxError ? cause : new SoundboxError('STORE_FAILED', 'the spool cannot be drained', { cause }) })
@@ -58,6 +59,7 @@ export async function openSpool (settings: SpoolSettings): Promise<Fallback> {
       return draining
     },
     depth: () => spool.entries.length - spool.head,
+    setAside: (reason, what) => setAside(spool, reason, what),
     close: async () => {
       closed = true
       await appender.idle()
@@ -67,32 +69,15 @@ export async function openSpool (settings: SpoolSettings): Promise<Fallback> {
   }
 }
 
-function keyOf ({ bankId, transactionId }: { bankId: string, transactionId: string }): string {
-  return `${bankId}\0${transactionId}`
-}
-
-function keyOfRecord (record: FallbackRecord): string | null {
-  return record.kind === 'payment' ? keyOf(record.payment) : null
-}
-
-function partsOf (record: FallbackRecord): FallbackRecord[] {
-  if (record.kind !== 'changes' || record.changes.length <= CHANGES_PER_RECORD) return [record]
-  const count = Math.ceil(record.changes.length / CHANGES_PER_RECORD)
-  return Array.from({ length: count }, (_, part) => ({ kind: 'changes', changes: record.changes.slice(part * CHANGES_PER_RECORD, (part + 1) * CHANGES_PER_RECORD) }))
-}
-
-async function recoverSegment (spool: Spool, segment: Segment): Promise<void> {
+/** Damaged bytes become entries like records: draining finds no record there, sets them aside once, and goes on behind them. */
+async function recoverSegment (spool: Shell, segment: Segment): Promise<void> {
   const bytes = await readSpan(segment, 0, segment.bytes)
   const from = spool.files.position?.sequence === segment.sequence ? Math.max(HEADER_BYTES, spool.files.position.offset) : HEADER_BYTES
   const { records, damaged, tail } = scanSegment(bytes, segment.sequence, from)
-  for (const { offset, length } of damaged) {
-    const lost = bytes.subarray(offset, offset + length)
-    if (lost.every(byte => byte === 0)) continue
-    spool.log.error({ file: segment.name, offset, length }, 'damaged bytes in the spool were set aside')
-    await spool.files.setAside(JSON.stringify({ reason: 'damaged', file: segment.name, offset, bytes: lost.toString('base64') }))
-  }
-  for (const { offset, length } of records) {
-    const record = recordFrom(decodeRecord(bytes, offset, segment.sequence))
+  const lost = damaged.filter(({ offset, length }) => bytes.subarray(offset, offset + length).some(byte => byte !== 0))
+  for (const { offset, length } of lost) spool.log.error({ file: segment.name, offset, length }, 'damaged bytes were found in the spool')
+  for (const { offset, length } of [...records, ...lost].sort((a, b) => a.offset - b.offset)) {
+    const record = decodeFallbackRecord(decodeRecord(bytes, offset, segment.sequence))
     const entry = { segment, offset, length, key: record === undefined ? null : keyOfRecord(record) }
     spool.entries.push(entry)
     if (entry.key !== null && !spool.index.has(entry.key)) spool.index.set(entry.key, entry)
@@ -100,14 +85,9 @@ async function recoverSegment (spool: Spool, segment: Segment): Promise<void> {
   spool.tail = tail
 }
 
-function recordFrom (json: Buffer | undefined): FallbackRecord | undefined {
-  if (json === undefined) return undefined
-  try {
-    const record = JSON.parse(json.toString('utf8')) as FallbackRecord
-    return ['payment', 'changes', 'reversal'].includes(record.kind) ? record : undefined
-  } catch {
-    return undefined
-  }
+async function setAside ({ files, log }: Shell, reason: string, what: FallbackRecord | Buffer): Promise<void> {
+  await files.setAside(JSON.stringify(Buffer.isBuffer(what) ? { reason, bytes: what.toString('base64') } : { reason, record: what }))
+  log.error({ reason }, 'a record that cannot be applied was set aside')
 }
 
 async function readSpan (segment: Segment, offset: number, length: number): Promise<Buffer> {
@@ -125,12 +105,12 @@ function readPayment (found: Entry | PaymentRecord | undefined): { payment: Paym
   } catch (cause) {
     throw new SoundboxError('STORE_FAILED', 'the spool cannot be read', { cause })
   }
-  const record = recordFrom(decodeRecord(bytes, 0, found.segment.sequence))
+  const record = decodeFallbackRecord(decodeRecord(bytes, 0, found.segment.sequence))
   return record?.kind === 'payment' ? { payment: record.payment, deliveries: record.deliveries } : undefined
 }
 
 /** One write is under way at a time; what arrives meanwhile is the next. */
-function createAppender (spool: Spool): { append: (record: FallbackRecord) => Promise<void>, idle: () => Promise<void> } {
+function createAppender (spool: Shell): { append: (record: FallbackRecord) => Promise<void>, idle: () => Promise<void> } {
   let queue: Waiting[] = []
   let writing: Promise<void> | undefined
 
@@ -143,21 +123,20 @@ function createAppender (spool: Spool): { append: (record: FallbackRecord) => Pr
     }
     writing = undefined
   }
-  const append = (record: FallbackRecord): Promise<void> => {
-    const json = Buffer.from(JSON.stringify(record), 'utf8')
-    if (json.length > RECORD_BYTES_MAX) return Promise.reject(new SoundboxError('INPUT_INVALID', `a record of ${json.length} bytes is over the limit of ${RECORD_BYTES_MAX}`))
-    if (queue.length >= APPEND_QUEUE_MAX) return Promise.reject(new SoundboxError('STORE_FAILED', `${APPEND_QUEUE_MAX} records wait for the spool already`))
+  const append = async (record: FallbackRecord): Promise<void> => {
+    const json = encodeFallbackRecord(record)
+    if (queue.length >= APPEND_QUEUE_MAX) throw new SoundboxError('STORE_FAILED', `${APPEND_QUEUE_MAX} records wait for the spool already`)
     const key = keyOfRecord(record)
     if (key !== null && !spool.index.has(key)) spool.index.set(key, record as PaymentRecord)
     const done = new Promise<void>((resolve, reject) => { queue.push({ json, record, resolve, reject }) })
     writing ??= work()
-    return done
+    await done
   }
   return { append, idle: async () => { await writing } }
 }
 
 /** Writes as many as fit, moves on to the next segment, and so on. What cannot be written is refused, all else is kept. */
-async function writeBatch (spool: Spool, batch: readonly Waiting[]): Promise<void> {
+async function writeBatch (spool: Shell, batch: readonly Waiting[]): Promise<void> {
   let rest = batch
   while (rest.length > 0) {
     try {
@@ -186,7 +165,7 @@ function countFitting (waiting: readonly Waiting[], room: number): number {
   return first === -1 ? waiting.length : first
 }
 
-async function writeRecords (spool: Spool, segment: Segment, waiting: readonly Waiting[]): Promise<void> {
+async function writeRecords (spool: Shell, segment: Segment, waiting: readonly Waiting[]): Promise<void> {
   const encoded = waiting.map(({ json }) => encodeRecord(json, segment.sequence))
   const bytes = Buffer.concat(encoded)
   await writeAll(segment.handle, bytes, spool.tail)
@@ -200,7 +179,7 @@ async function writeRecords (spool: Spool, segment: Segment, waiting: readonly W
   }
 }
 
-function refuse (spool: Spool, waiting: readonly Waiting[], error: SoundboxError): void {
+function refuse (spool: Shell, waiting: readonly Waiting[], error: SoundboxError): void {
   for (const { record, reject } of waiting) {
     const key = keyOfRecord(record)
     if (key !== null && spool.index.get(key) === record) spool.index.delete(key)
@@ -208,20 +187,20 @@ function refuse (spool: Spool, waiting: readonly Waiting[], error: SoundboxError
   }
 }
 
-async function drainSpool (spool: Spool, apply: Apply, isClosed: () => boolean): Promise<DrainReport> {
+async function drainSpool (spool: Shell, apply: Apply, isClosed: () => boolean): Promise<DrainReport> {
   const report = { drained: 0, setAside: 0 }
   for (let goOn = true; goOn && spool.head < spool.entries.length && !isClosed();) goOn = await drainGroup(spool, apply, report)
   return { ...report, left: spool.entries.length - spool.head }
 }
 
 /** True when all of the group is done with. */
-async function drainGroup (spool: Spool, apply: Apply, report: { drained: number, setAside: number }): Promise<boolean> {
+async function drainGroup (spool: Shell, apply: Apply, report: { drained: number, setAside: number }): Promise<boolean> {
   const group = nextGroup(spool)
   const first = group[0]!
   const last = group.at(-1)!
   const bytes = await readSpan(first.segment, first.offset, last.offset + last.length - first.offset)
   const jsons = group.map(entry => decodeRecord(bytes, entry.offset - first.offset, entry.segment.sequence))
-  const records = jsons.map(recordFrom)
+  const records = jsons.map(decodeFallbackRecord)
   const usable = records.filter(record => record !== undefined)
   const verdicts = [...await applyGroup(usable, apply)]
   let done = 0
@@ -230,8 +209,8 @@ async function drainGroup (spool: Spool, apply: Apply, report: { drained: number
     if (verdict.kind === 'retry') break
     if (verdict.kind === 'applied') report.drained += 1
     else {
-      spool.log.error({ code: verdict.code }, 'a record of the spool cannot be applied and was set aside')
-      await spool.files.setAside(JSON.stringify({ reason: verdict.code, record: record ?? bytes.toString('base64') }))
+      const entry = group[index]!
+      await setAside(spool, verdict.code, record ?? bytes.subarray(entry.offset - first.offset, entry.offset - first.offset + entry.length))
       report.setAside += 1
     }
     done = index + 1
@@ -241,14 +220,14 @@ async function drainGroup (spool: Spool, apply: Apply, report: { drained: number
 }
 
 /** The oldest entries, of one segment. */
-function nextGroup (spool: Spool): Entry[] {
+function nextGroup (spool: Shell): Entry[] {
   const first = spool.entries[spool.head]!
   const group = spool.entries.slice(spool.head, spool.head + GROUP_RECORDS_MAX)
   const end = group.findIndex(entry => entry.segment !== first.segment || entry.offset + entry.length - first.offset > GROUP_BYTES_MAX)
   return end === -1 ? group : group.slice(0, Math.max(1, end))
 }
 
-async function advance (spool: Spool, done: readonly Entry[]): Promise<void> {
+async function advance (spool: Shell, done: readonly Entry[]): Promise<void> {
   const last = done.at(-1)!
   await spool.files.savePosition({ sequence: last.segment.sequence, offset: last.offset + last.length })
   for (const entry of done) {

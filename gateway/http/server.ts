@@ -21,6 +21,8 @@ export const CONNECTION_TIMEOUT_MS = 65_000
 export const KEEP_ALIVE_TIMEOUT_MS = 60_000
 /** An event loop this late cannot keep the promise of a quick answer: 503 until it recovers. */
 export const LOOP_DELAY_MS_MAX = 1000
+/** A stop waits so long for requests under way. */
+export const STOP_TIMEOUT_MS = 10_000
 const TRACE_ID = /^[\w-]{8,64}$/
 
 export type HttpDeps = {
@@ -54,7 +56,7 @@ export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
   }) as unknown as FastifyInstance
   app.setErrorHandler((error, request, reply) => sendProblem(deps.log, error, request, reply))
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'NOT_FOUND', message: 'there is no such path; /docs lists them' }))
-  await registerCommon(app, deps)
+  await registerBasics(app, deps)
   await app.register(async scope => { await triggerRoutes(scope, deps.trigger) })
   await app.register(async scope => {
     scope.addHook('onRequest', async request => { requireOperator(request, deps.operatorToken, trusted) })
@@ -66,7 +68,7 @@ export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
   return await listen(app, deps, trusted)
 }
 
-async function registerCommon (app: FastifyInstance, deps: HttpDeps): Promise<void> {
+async function registerBasics (app: FastifyInstance, deps: HttpDeps): Promise<void> {
   await app.register(underPressure, {
     maxEventLoopDelay: LOOP_DELAY_MS_MAX, exposeStatusRoute: false,
     pressureHandler (request) {
@@ -95,13 +97,23 @@ async function listen (app: FastifyInstance, deps: HttpDeps, trusted: WeakSet<So
   return {
     port: (app.server.address() as AddressInfo).port,
     async close () {
-      if (local !== undefined) {
-        local.closeAllConnections()
-        await new Promise(resolve => local.close(resolve))
-      }
+      const localClosed = local === undefined ? undefined : closeServer(local)
+      const force = setTimeout(() => {
+        local?.closeAllConnections()
+        app.server.closeAllConnections()
+      }, STOP_TIMEOUT_MS)
       await app.close()
+      await localClosed
+      clearTimeout(force)
     }
   }
+}
+
+function closeServer (server: Server): Promise<void> {
+  return new Promise(resolve => {
+    server.close(() => { resolve() })
+    server.closeIdleConnections()
+  })
 }
 
 async function listenLocally (app: FastifyInstance, path: string, trusted: WeakSet<Socket>): Promise<Server> {
@@ -110,7 +122,9 @@ async function listenLocally (app: FastifyInstance, path: string, trusted: WeakS
   server.requestTimeout = REQUEST_TIMEOUT_MS
   server.on('connection', socket => { trusted.add(socket) })
   await new Promise<void>((resolve, reject) => {
-    server.once('error', reject)
+    server.once('error', cause => {
+      reject(new SoundboxError('DATA_DIR_UNUSABLE', `the socket ${path} cannot be opened (a path has at most 107 bytes): use a shorter SOUNDBOX_DATA_DIR`, { cause }))
+    })
     server.listen(path, resolve)
   })
   chmodSync(path, 0o600)

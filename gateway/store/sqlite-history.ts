@@ -70,7 +70,9 @@ function walkFor ({ transactionId, tid, merchant, bankId, status }: HistoryQuery
   const where = failed ? ['p.listed = 1', `p.status = 'failed'`] : ['p.listed = 1']
   const along = (index: string): Walk => ({ from: `payment p INDEXED BY ${index}`, time: 'p.accepted_at', id: 'p.id', where })
   if (tid !== undefined) {
-    const first = transactionId === undefined ? 'delivery d INDEXED BY delivery_history CROSS JOIN payment p' : 'payment p INDEXED BY payment_transaction CROSS JOIN delivery d INDEXED BY delivery_payment'
+    const first = transactionId === undefined
+      ? 'delivery d INDEXED BY delivery_history CROSS JOIN payment p'
+      : 'payment p INDEXED BY payment_transaction CROSS JOIN delivery d INDEXED BY delivery_payment'
     return { from: `${first} ON p.id = d.payment_id AND d.payment_id IS NOT NULL`, time: 'd.accepted_at', id: 'd.payment_id', where }
   }
   if (transactionId !== undefined) return along('payment_transaction')

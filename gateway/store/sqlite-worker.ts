@@ -6,7 +6,7 @@
 //
 // The writer takes everything that has arrived while it committed as its next transaction (group commit).
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
-import { isSoundboxError } from '../../protocol/index.js'
+import { isSoundboxError, SoundboxError } from '../../protocol/index.js'
 import { migrateSqlite } from './migrate.js'
 import { backupInto } from './sqlite-backup.js'
 import { type BatchReply, type Counters, createBatchWriter, type Op, type Ops, runReads } from './sqlite-batch.js'
@@ -14,7 +14,9 @@ import { openDatabase, sqliteCode, type Db } from './sqlite-open.js'
 import { readOps, writeOps } from './sqlite-ops.js'
 import { SQLITE_MIGRATIONS } from './sqlite-schema.js'
 
-export type WorkerSetup = { role: 'writer' | 'reader', path: string, busyTimeoutMs: number, nowMs: number } | { role: 'backup', path: string, target: string }
+/** `gate`: one Int32. Both threads start at once; the reader waits until it is no longer 0: the writer is ready (1) or failed (2). */
+type ThreadSetup = { role: 'writer' | 'reader', path: string, busyTimeoutMs: number, nowMs: number, gate: SharedArrayBuffer }
+export type WorkerSetup = ThreadSetup | { role: 'backup', path: string, target: string }
 type Request = { ops: Op[] } | { close: true }
 
 /** One transaction is not larger, so that the first of a flood is not answered with the last. */
@@ -34,7 +36,7 @@ function serve (port: MessagePort, setup: WorkerSetup): void {
       port.postMessage(JSON.stringify({ ready: true, bytes: backupInto(setup.path, setup.target) }))
       return
     }
-    const migrated = setup.role === 'writer' ? prepare(setup) : 0
+    const migrated = setup.role === 'writer' ? prepare(setup) : waitForWriter(setup)
     const session = openSession(setup, port)
     port.postMessage(JSON.stringify({ ready: true, migrated, counters: session.counters }))
   } catch (error) {
@@ -51,7 +53,7 @@ function startFault (code: string): string {
 }
 
 /** Migrations, and the log of the last run written back: what a failed sync left in it is not built upon. */
-function prepare (setup: { path: string, busyTimeoutMs: number, nowMs: number }): number {
+function prepare (setup: ThreadSetup): number {
   const db = openDatabase({ ...setup, readonly: false })
   try {
     const migrated = migrateSqlite(db, SQLITE_MIGRATIONS, setup.nowMs)
@@ -62,7 +64,14 @@ function prepare (setup: { path: string, busyTimeoutMs: number, nowMs: number })
   }
 }
 
-function connect (setup: { role: 'writer' | 'reader', path: string, busyTimeoutMs: number }, counters: Counters): Connection {
+function waitForWriter (setup: ThreadSetup): number {
+  const gate = new Int32Array(setup.gate)
+  Atomics.wait(gate, 0, 0)
+  if (Atomics.load(gate, 0) !== 1) throw new SoundboxError('STORE_FAILED', 'the writer could not open the database')
+  return 0
+}
+
+function connect (setup: ThreadSetup, counters: Counters): Connection {
   const db = openDatabase({ ...setup, readonly: setup.role === 'reader' })
   try {
     if (setup.role === 'writer') return { db, run: createBatchWriter({ db, ops: writeOps(db, counters) as Ops, counters }) }
@@ -74,7 +83,7 @@ function connect (setup: { role: 'writer' | 'reader', path: string, busyTimeoutM
   }
 }
 
-function openSession (setup: { role: 'writer' | 'reader', path: string, busyTimeoutMs: number }, port: MessagePort): { counters: Counters } {
+function openSession (setup: ThreadSetup, port: MessagePort): { counters: Counters } {
   const counters: Counters = { payments: 0, open: 0 }
   let connection: Connection | undefined = connect(setup, counters)
   let idle: NodeJS.Timeout | undefined

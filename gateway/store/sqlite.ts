@@ -8,7 +8,7 @@ import type { Counters } from './sqlite-batch.js'
 import { BUSY_TIMEOUT_MS_MAX } from './sqlite-open.js'
 import { integrationStoreOver } from './sqlite-integration.js'
 import type { ReadOps, WriteOps } from './sqlite-ops.js'
-import { openWorkerLink, type WorkerLink, type WorkerReply } from './worker-link.js'
+import { type LinkSetup, openWorkerLink, type WorkerLink, type WorkerReply } from './worker-link.js'
 
 /** Calls that may wait for one database thread; the next is refused at once. */
 export const STORE_QUEUE_MAX = 20_000
@@ -39,25 +39,44 @@ export async function openSqliteStore (settings: SqliteSettings): Promise<Store>
   const busyTimeoutMs = settings.busyTimeoutMs ?? BUSY_TIMEOUT_MS_MAX
   if (busyTimeoutMs < 0 || busyTimeoutMs > BUSY_TIMEOUT_MS_MAX) throw new SoundboxError('CONFIG_INVALID', `busyTimeoutMs must be from 0 to ${BUSY_TIMEOUT_MS_MAX}`)
   const stats: StoreStats = { writeQueue: 0, committedBatches: 0, committedOps: 0, failedBatches: 0, payments: 0, openDeliveries: 0 }
-  const link = (role: 'writer' | 'reader', onReply: (reply: WorkerReply) => void): Promise<WorkerLink> => openWorkerLink({
-    script: WORKER, data: { role, path, busyTimeoutMs, nowMs: nowMs() }, name: `sqlite-${role}`, queueMax: settings.queueMax ?? STORE_QUEUE_MAX, log, onReply
+  const gate = new SharedArrayBuffer(Int32Array.BYTES_PER_ELEMENT)
+  const openGate = (to: 1 | 2): void => {
+    Atomics.store(new Int32Array(gate), 0, to)
+    Atomics.notify(new Int32Array(gate), 0)
+  }
+  const link = (role: 'writer' | 'reader', more: Pick<LinkSetup, 'onReady' | 'onReply'>): Promise<WorkerLink> => openWorkerLink({
+    script: WORKER, data: { role, path, busyTimeoutMs, nowMs: nowMs(), gate }, name: `sqlite-${role}`, queueMax: settings.queueMax ?? STORE_QUEUE_MAX, log, ...more
   })
-  const writer = await link('writer', reply => { count(stats, reply) })
-  let reader: WorkerLink | undefined
+  const writing = link('writer', { onReady: ready => { countRows(stats, ready) }, onReply: reply => { countBatch(stats, reply) } })
+  writing.then(() => { openGate(1) }, () => { openGate(2) })
+  const [writer, reader] = await bothOrNone(writing, link('reader', { onReply: () => {} }))
   try {
-    reader = await link('reader', () => {})
     const memory = createReplayMemory(settings.marksMax ?? REPLAY_MARKS_MAX)
     await restoreMarks(reader.call as Call<ReadOps>, memory, nowMs())
     return storeOver({ writer, reader, memory, settings, stats })
   } catch (error) {
-    await Promise.all([writer.close(), reader?.close()])
+    await Promise.all([writer.close(), reader.close()])
     throw error
   }
 }
 
-function count (stats: StoreStats, reply: WorkerReply & { counters?: Counters }): void {
-  if (reply.counters !== undefined) Object.assign(stats, { payments: reply.counters.payments, openDeliveries: reply.counters.open })
-  if (reply.count === undefined) return
+/** Throws the writer's error rather than the reader's: it knows why. */
+async function bothOrNone (writer: Promise<WorkerLink>, reader: Promise<WorkerLink>): Promise<[WorkerLink, WorkerLink]> {
+  const links = await Promise.allSettled([writer, reader])
+  const failed = links.find(link => link.status === 'rejected')
+  if (failed === undefined) return [await writer, await reader]
+  for (const link of links) if (link.status === 'fulfilled') await link.value.close()
+  throw failed.reason
+}
+
+/** The writer's messages carry the row counts as of their transaction. */
+function countRows (stats: StoreStats, message: object): void {
+  const { counters } = message as { counters?: Counters }
+  if (counters !== undefined) Object.assign(stats, { payments: counters.payments, openDeliveries: counters.open })
+}
+
+function countBatch (stats: StoreStats, reply: WorkerReply): void {
+  countRows(stats, reply)
   if (reply.fault !== null) stats.failedBatches += 1
   else {
     stats.committedBatches += 1
@@ -81,6 +100,7 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
   const read = reader.call as Call<ReadOps>
   const marks = markKeeper(write, memory, settings.nowMs)
   const running = new Set<string>()
+  let closed = false
   return {
     recordPayment: (payment, deliveries) => write('recordPayment', { payment, deliveries }),
     findPayment: async (bankId, transactionId) => await read('findPayment', { bankId, transactionId }) ?? undefined,
@@ -102,8 +122,12 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
     saveDeviceSeen: async seen => { await write('saveDeviceSeen', seen) },
     deviceStates: () => read('deviceStates', null as never),
 
-    ...marks,
     integration: integrationStoreOver(write, read),
+    claimMark: mark => {
+      if (closed) throw new SoundboxError('STORE_FAILED', 'the store is closed')
+      return marks.claimMark(mark)
+    },
+    purgeMarks: marks.purgeMarks,
     purgeHistory: (acceptedBefore, limit) => write('purgeHistory', { acceptedBefore, limit }),
     backup: target => runBackup(settings.path, target),
     exclusively: async (job, work) => {
@@ -117,7 +141,10 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
       }
     },
     stats: () => ({ ...stats, writeQueue: writer.waiting() }),
-    close: async () => { await Promise.all([writer.close(), reader.close()]) }
+    close: async () => {
+      closed = true
+      await Promise.all([writer.close(), reader.close()])
+    }
   }
 }
 

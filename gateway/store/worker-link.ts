@@ -4,7 +4,9 @@ import { Worker } from 'node:worker_threads'
 import { type ErrorCode, type Log, SoundboxError } from '../../protocol/index.js'
 
 export type WorkerReply = { values: unknown[], failures: { index: number, code: string, message: string }[], fault: string | null, count: number }
-type Ready = { ready: true } | { failed: { code: string, message: string } }
+/** What the thread says first; more of it is the caller's business. */
+export type ThreadReady = { ready: true }
+type Ready = ThreadReady | { failed: { code: string, message: string } }
 type Waiting = { name: string, argument: unknown, resolve: (value: unknown) => void, reject: (error: unknown) => void }
 
 export type LinkSetup = {
@@ -15,6 +17,7 @@ export type LinkSetup = {
   /** Calls that may wait for their answer. */
   queueMax: number
   log: Log
+  onReady?: (ready: ThreadReady) => void
   /** Sees each reply before the calls are answered. */
   onReply: (reply: WorkerReply) => void
 }
@@ -34,111 +37,128 @@ export const RESTART_PAUSE_MS_MAX = 5_000
 /** Starts the thread. Resolves when it has said that it is ready; rejects with the code that it names. */
 export async function openWorkerLink (setup: LinkSetup): Promise<WorkerLink> {
   const { queueMax, log, name } = setup
+  const calls = createCalls(log, name)
   let worker: Worker | undefined
-  let gathered: Waiting[] = []
-  let sent: Waiting[] = []
-  let opened = false
-  let closing = false
-  let failing: string | null = null
+  let state: 'opening' | 'open' | 'closed' = 'opening'
   let pauseMs = RESTART_PAUSE_MS
   let restart: NodeJS.Timeout | undefined
-  let onClosed: (() => void) | undefined
-
-  const rejectAll = (calls: readonly Waiting[], why: string): void => {
-    for (const call of calls) call.reject(storeFailed(why))
-  }
+  let onEnded = (): void => {}
 
   const flush = (): void => {
-    if (gathered.length === 0) return
-    const calls = gathered
-    gathered = []
-    if (worker === undefined) {
-      rejectAll(calls, 'the database thread is being restarted')
-      return
-    }
-    sent = sent.length === 0 ? calls : sent.concat(calls)
-    worker.postMessage(JSON.stringify({ ops: calls.map(call => [call.name, call.argument]) }))
+    if (worker === undefined) calls.refuseGathered('the database thread is being restarted')
+    else calls.send(worker)
   }
-
-  const note = (fault: string | null): void => {
-    if (fault === failing) return
-    failing = fault
-    if (fault === null) log.info({ thread: name }, 'database works again')
-    else log.error({ thread: name, code: fault }, 'database fails')
-  }
-
-  const settle = (reply: WorkerReply): void => {
-    const calls = sent.slice(0, reply.count)
-    sent = sent.slice(reply.count)
-    setup.onReply(reply)
-    note(reply.fault)
-    if (reply.fault !== null && reply.values.length === 0) {
-      rejectAll(calls, `the database cannot serve this now (${reply.fault})`)
-      return
-    }
-    for (const { index, code, message } of reply.failures) calls[index]!.reject(new SoundboxError(code as ErrorCode, message))
-    for (const [index, call] of calls.entries()) call.resolve(reply.values[index])
-  }
-
-  const ended = (cause: unknown): void => {
-    worker = undefined
-    const calls = sent
-    sent = []
-    rejectAll(calls, 'the database thread ended before it answered')
-    if (closing || !opened) {
-      onClosed?.()
-      return
-    }
-    log.error({ thread: name, err: cause, pauseMs }, 'database thread ended, starting it again')
-    restart = setTimeout(() => { start().catch(() => {}) }, pauseMs)
-    pauseMs = Math.min(pauseMs * 2, RESTART_PAUSE_MS_MAX)
-  }
-
   const start = async (): Promise<void> => {
-    const next = new Worker(setup.script, { workerData: setup.data, name })
-    let fault: unknown
-    next.on('error', error => { fault = error })
-    await new Promise<void>((resolve, reject) => {
-      next.once('message', (text: string) => {
-        const answer = JSON.parse(text) as Ready
-        if ('failed' in answer) return reject(new SoundboxError(answer.failed.code as ErrorCode, answer.failed.message))
-        setup.onReply(answer as unknown as WorkerReply)
-        worker = next
-        next.on('message', (reply: string) => {
-          pauseMs = RESTART_PAUSE_MS
-          settle(JSON.parse(reply) as WorkerReply)
-        })
-        resolve()
-      })
-      next.once('exit', () => {
-        reject(storeFailed('the database thread does not start'))
-        ended(fault)
-      })
+    worker = await startThread(setup, {
+      onReply: reply => {
+        pauseMs = RESTART_PAUSE_MS
+        setup.onReply(reply)
+        calls.settle(reply)
+      },
+      onExit: cause => {
+        worker = undefined
+        calls.refuseSent('the database thread ended before it answered')
+        onEnded()
+        if (state !== 'open') return
+        log.error({ thread: name, err: cause, pauseMs }, 'database thread ended, starting it again')
+        restart = setTimeout(() => { start().catch(() => {}) }, pauseMs)
+        pauseMs = Math.min(pauseMs * 2, RESTART_PAUSE_MS_MAX)
+      }
     })
   }
   await start()
-  opened = true
+  state = 'open'
 
   return {
     call: (operation, argument) => {
-      if (closing) return Promise.reject(storeFailed('the store is closed'))
-      if (gathered.length + sent.length >= queueMax) return Promise.reject(storeFailed(`${queueMax} calls wait for the database already`))
-      if (gathered.length === 0) setImmediate(flush)
-      return new Promise((resolve, reject) => { gathered.push({ name: operation, argument, resolve, reject }) })
+      if (state === 'closed') return Promise.reject(storeFailed('the store is closed'))
+      if (calls.waiting() >= queueMax) return Promise.reject(storeFailed(`${queueMax} calls wait for the database already`))
+      if (!calls.hasGathered()) setImmediate(flush)
+      return calls.add(operation, argument)
     },
-    waiting: () => gathered.length + sent.length,
+    waiting: calls.waiting,
     close: async () => {
-      closing = true
       flush()
+      state = 'closed'
       clearTimeout(restart)
       const last = worker
       if (last === undefined) return
       await new Promise<void>(resolve => {
-        onClosed = resolve
+        onEnded = resolve
         last.postMessage(JSON.stringify({ close: true }))
       })
     }
   }
+}
+
+/** The calls of this turn, and those that were sent and have no answer yet, oldest first. */
+function createCalls (log: Log, thread: string) {
+  let gathered: Waiting[] = []
+  let sent: Waiting[] = []
+  let failing: string | null = null
+
+  const refuse = (calls: readonly Waiting[], why: string): void => {
+    for (const call of calls) call.reject(storeFailed(why))
+  }
+  const note = (fault: string | null): void => {
+    if (fault === failing) return
+    failing = fault
+    if (fault === null) log.info({ thread }, 'database works again')
+    else log.error({ thread, code: fault }, 'database fails')
+  }
+  return {
+    hasGathered: () => gathered.length > 0,
+    waiting: () => gathered.length + sent.length,
+    add: (name: string, argument: unknown): Promise<unknown> => new Promise((resolve, reject) => { gathered.push({ name, argument, resolve, reject }) }),
+    send (worker: Worker): void {
+      if (gathered.length === 0) return
+      worker.postMessage(JSON.stringify({ ops: gathered.map(call => [call.name, call.argument]) }))
+      sent = sent.length === 0 ? gathered : sent.concat(gathered)
+      gathered = []
+    },
+    settle (reply: WorkerReply): void {
+      const calls = sent.slice(0, reply.count)
+      sent = sent.slice(reply.count)
+      note(reply.fault)
+      if (reply.fault !== null && reply.values.length === 0) {
+        refuse(calls, `the database cannot serve this now (${reply.fault})`)
+        return
+      }
+      for (const { index, code, message } of reply.failures) calls[index]!.reject(new SoundboxError(code as ErrorCode, message))
+      for (const [index, call] of calls.entries()) call.resolve(reply.values[index])
+    },
+    refuseGathered (why: string): void {
+      refuse(gathered, why)
+      gathered = []
+    },
+    refuseSent (why: string): void {
+      refuse(sent, why)
+      sent = []
+    }
+  }
+}
+
+/** The thread, once it said that it is ready; rejects with the error that it named. */
+function startThread (setup: LinkSetup, events: { onReply: (reply: WorkerReply) => void, onExit: (cause: unknown) => void }): Promise<Worker> {
+  const thread = new Worker(setup.script, { workerData: setup.data, name: setup.name })
+  let cause: unknown
+  thread.on('error', error => { cause = error })
+  return new Promise<Worker>((resolve, reject) => {
+    thread.once('message', (text: string) => {
+      const answer = JSON.parse(text) as Ready
+      if ('failed' in answer) {
+        reject(new SoundboxError(answer.failed.code as ErrorCode, answer.failed.message))
+        return
+      }
+      setup.onReady?.(answer)
+      thread.on('message', (reply: string) => { events.onReply(JSON.parse(reply) as WorkerReply) })
+      resolve(thread)
+    })
+    thread.once('exit', () => {
+      reject(storeFailed('the database thread does not start'))
+      events.onExit(cause)
+    })
+  })
 }
 
 function storeFailed (why: string): SoundboxError {

@@ -100,24 +100,28 @@ export function openPump (deps: PumpDeps): Pump {
       box.known.delete(id)
       return true
     },
-    async tick () {
-      const now = deps.nowMs()
-      for (const box of [...active]) {
-        if (box.inFlight !== null && now >= box.inFlight.deadlineMs) await retry(shell, box, now)
-      }
-      for (const box of boxes.values()) {
-        if (box.online && box.inFlight === null && !box.busy && (box.waiting.length > 0 || box.more || box.late.length > 0)) {
-          await pumpNext(shell, box).catch((err: unknown) => { deps.log.warn({ err, tid: box.tid }, 'announcement not sent yet') })
-        }
-        forgetOld(box, now - deps.policy.summaryMs)
-        if (!box.online && box.waiting.length === 0 && box.late.length === 0) boxes.delete(box.tid)
-      }
-    },
+    tick: () => tickAll(shell, boxes),
     depth: () => ({ waiting: [...boxes.values()].reduce((sum, box) => sum + box.waiting.length, 0), inFlight: active.size })
   }
 }
 
 type Shell = { deps: PumpDeps, active: Set<Box> }
+
+async function tickAll (shell: Shell, boxes: Map<string, Box>): Promise<void> {
+  const { deps, active } = shell
+  const now = deps.nowMs()
+  for (const box of [...active]) {
+    if (box.inFlight !== null && now >= box.inFlight.deadlineMs) await retry(shell, box, now)
+  }
+  for (const box of boxes.values()) {
+    const isDue = box.waiting.length > 0 || box.more || box.late.length > 0
+    if (box.online && box.inFlight === null && !box.busy && isDue) {
+      await pumpNext(shell, box).catch((err: unknown) => { deps.log.warn({ err, tid: box.tid }, 'announcement not sent yet') })
+    }
+    forgetOld(box, now - deps.policy.summaryMs)
+    if (!box.online && box.waiting.length === 0 && box.late.length === 0) boxes.delete(box.tid)
+  }
+}
 
 function enqueue (box: Box, item: Waiting): void {
   if (box.known.has(item.announcementId) || isFinal(item.state)) return

@@ -194,7 +194,7 @@ t.test('a taken port is named with its remedy, and nothing stays open', async t 
 t.test('close waits for messages that are being recorded, but not for ever', async t => {
   const gate: { open?: () => void } = {}
   let recorded = false
-  const { broker, port } = await openTestBroker(t, { limits: { stopTimeoutMs: 60 } }, {
+  const { broker, port } = await openTestBroker(t, { limits: { stopTimeoutMs: 5000 } }, {
     onMessage: async (_tid, _name, payload) => {
       await new Promise<void>(resolve => { if (String(payload) === 'soon') gate.open = resolve })
       recorded = true

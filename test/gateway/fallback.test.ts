@@ -3,9 +3,10 @@ import { join } from 'node:path'
 import t from 'tap'
 import { applyGroup } from '../../gateway/fallback/drain.js'
 import type { Fallback, FallbackRecord } from '../../gateway/fallback/contract.js'
-import { APPEND_QUEUE_MAX, CHANGES_PER_RECORD, openSpool } from '../../gateway/fallback/spool.js'
+import { CHANGES_PER_RECORD, RECORD_BYTES_MAX } from '../../gateway/fallback/records.js'
+import { APPEND_QUEUE_MAX, openSpool } from '../../gateway/fallback/spool.js'
 import {
-  decodeHeader, decodePosition, decodeRecord, encodeHeader, encodePosition, encodeRecord, HEADER_BYTES, RECORD_BYTES_MAX, recordBytes, scanSegment
+  decodeHeader, decodePosition, decodeRecord, encodeHeader, encodePosition, encodeRecord, HEADER_BYTES, recordBytes, scanSegment
 } from '../../gateway/fallback/spool-format.js'
 import { SILENT_LOG, SoundboxError } from '../../protocol/index.js'
 import { collectLog, seededRandom, someDelivery, somePayment, stepOf } from '../support/store-records.js'
@@ -174,7 +175,7 @@ t.test('damage in the middle is set aside and reported, all else is kept', async
     const log = collectLog()
     const again = await openSpool({ dir, log, ...SMALL, segmentsReady: 1 })
     t.same(await drained(again), ['T0', 'T1', 'T2', 'T3', 'T4'].filter(id => id !== lost), name)
-    t.match(log.lines, [{ level: 'error', sentence: 'damaged bytes in the spool were set aside' }])
+    t.match(log.lines, [{ level: 'error', sentence: 'damaged bytes were found in the spool' }, { level: 'error', fields: { reason: 'damaged' } }])
     const aside = JSON.parse(readFileSync(join(dir, 'set-aside.jsonl'), 'utf8')) as { bytes: string }
     t.ok(Buffer.from(aside.bytes, 'base64').includes(`"${lost}"`), 'what is left of it is in the file')
     await again.close()
@@ -248,7 +249,7 @@ t.test('draining stops at what can wait and sets aside what can never be applied
   }
   t.same(await spool.drain(apply(true)), { drained: 1, setAside: 1, left: 2 })
   t.match(JSON.parse(readFileSync(join(dir, 'set-aside.jsonl'), 'utf8')), { reason: 'INPUT_INVALID', record: { payment: { transactionId: 'T1' } } })
-  t.match(log.lines, [{ level: 'error', fields: { code: 'INPUT_INVALID' } }])
+  t.match(log.lines, [{ level: 'error', fields: { reason: 'INPUT_INVALID' } }])
   t.same(await spool.drain(apply(true)), { drained: 0, setAside: 0, left: 2 })
   t.same(await spool.drain(apply(false)), { drained: 2, setAside: 0, left: 0 })
 })

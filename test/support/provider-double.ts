@@ -100,7 +100,8 @@ function perform (step: Step, response: ServerResponse, dripping: { response: Se
       return
     case 'huge':
       response.writeHead(200, { 'content-type': 'application/json', ...(step.announced ? { 'content-length': step.bytes } : {}) })
-      if (!step.announced) writeMuch(response, step.bytes)
+      if (step.announced) response.flushHeaders()
+      else writeMuch(response, step.bytes)
       return
     case 'garbage':
       response.socket?.end(step.text)

@@ -40,6 +40,7 @@ export async function openRawMqtt (where: Where): Promise<RawMqtt> {
     resolve()
   }))
   stream.on('error', () => {})
+  stream.on('end', () => stream.destroy())
   stream.on('data', (chunk: Buffer) => parser.parse(chunk))
   return {
     stream,

@@ -29,7 +29,7 @@ export function someSummary (name: string, more: Partial<NewDelivery> = {}): New
   return { ...someDelivery(0), announcementId: hexOf(name), kind: 'summary', txnType: null, count: 2, ...more }
 }
 
-export function stepOf ({ tid, announcementId: id }: NewDelivery, state: DeliveryState, at: number, more: Partial<DeliveryChange> = {}): DeliveryChange {
+export function stepOf ({ tid, announcementId: id }: Pick<NewDelivery, 'tid' | 'announcementId'>, state: DeliveryState, at: number, more: Partial<DeliveryChange> = {}): DeliveryChange {
   return { tid, announcementId: id, state, at, ...more }
 }
 
