@@ -8,7 +8,8 @@
 // SMS gateways do not sign: their reports come to an address that holds a secret token (see README), compared like any secret.
 import { createHash, createHmac } from 'node:crypto'
 import { isSameSecret, type Log, safeErrorText, type Secret, SoundboxError } from '../../protocol/index.js'
-import { eventsFromInbound, type InboundEvent, type InboundKind } from './inbound-events.js'
+import type { IntegrationSettings } from './config.js'
+import { eventsFromInbound, INBOUND_KINDS, type InboundEvent, type InboundKind } from './inbound-events.js'
 
 export const INBOUND_BODY_BYTES_MAX = 262_144 // A Didit decision with its details is some tens of kilobytes.
 export const INBOUND_WINDOW_S = 300
@@ -25,6 +26,15 @@ export type InboundRequest = { rawBody: Buffer, contentType: string, signature: 
 /** One kept event. `key` is unique for ever: the same event twice is one row. `dueMs`: not before. */
 export type InboundEntry = {
   key: string, source: string, event: InboundEvent, state: 'pending' | 'done' | 'dead', attempts: number, receivedMs: number, dueMs: number, problem: string | null
+}
+
+/** The sources that the settings name a secret for (`*_WEBHOOK_SECRET`, `*_WEBHOOK_SECRET_PREVIOUS`): Didit, and the SMS gateway in use. */
+export function inboundSourcesFromSettings ({ kyc, sms }: Pick<IntegrationSettings, 'kyc' | 'sms'>): InboundSource[] {
+  const reporting = INBOUND_KINDS.find(kind => kind !== 'didit' && kind === sms.provider)
+  return [
+    ...(kyc.webhookSecrets.length === 0 ? [] : [{ name: 'didit', kind: 'didit' as const, proof: 'hmac' as const, secrets: kyc.webhookSecrets }]),
+    ...(reporting === undefined || sms.webhookSecrets.length === 0 ? [] : [{ name: reporting, kind: reporting, proof: 'token' as const, secrets: sms.webhookSecrets }])
+  ]
 }
 
 /** Throws UNAUTHORIZED, with one and the same text whatever is wrong: missing, old, future, malformed, another secret. */

@@ -37,7 +37,7 @@ export function simulatedTransport (deps: SimulationDeps): Transport {
     call: async (service, input, ctx) => {
       const rule = callRule(deps.rules, subjectsOf(service, input))
       const delayMs = rule.delayMs + deps.latencyMs
-      if (delayMs > 0) await deps.wait(delayMs, ctx.signal)
+      if (delayMs > 0) await deps.wait(delayMs, ctx.signal).catch(gone)
       throwFor(rule.outcome)
       return answer(service, input, ctx.reference)
     },
@@ -46,6 +46,10 @@ export function simulatedTransport (deps: SimulationDeps): Transport {
       : { state: 'done', data: answer(call.service, call.input, call.reference) },
     close: async () => {}
   }
+}
+
+function gone (cause: unknown): never {
+  throw new SoundboxError('PROVIDER_UNAVAILABLE', 'the caller went away', { cause })
 }
 
 function answersOf (deps: SimulationDeps): Record<string, Answer> {

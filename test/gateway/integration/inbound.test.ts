@@ -4,9 +4,10 @@ import Fastify, { type FastifyInstance } from 'fastify'
 import t from 'tap'
 import { isSoundboxError, type Log, Secret, SILENT_LOG, SoundboxError } from '../../../protocol/index.js'
 import { INBOUND_PATH, inboundRoutes } from '../../../gateway/http/inbound-routes.js'
+import { parseIntegrationConfig } from '../../../gateway/integration/config.js'
 import { eventsFromInbound, type InboundEvent } from '../../../gateway/integration/inbound-events.js'
 import {
-  INBOUND_ATTEMPTS_MAX, INBOUND_BATCH_MAX, INBOUND_BODY_BYTES_MAX, openInbound, stepInbound, verifyInbound, type Inbound, type InboundEntry, type InboundSource
+  INBOUND_ATTEMPTS_MAX, INBOUND_BATCH_MAX, INBOUND_BODY_BYTES_MAX, inboundSourcesFromSettings, openInbound, stepInbound, verifyInbound, type Inbound, type InboundEntry, type InboundSource
 } from '../../../gateway/integration/inbound.js'
 
 const NOW_MS = 1_767_604_500_000
@@ -229,4 +230,14 @@ t.test('the reports of each SMS gateway are read, and states that are no end sta
   ] as const) {
     t.throws(() => read(kind, body), { code: 'INPUT_INVALID' }, `${kind} ${body}`)
   }
+})
+
+t.test('sources come from the settings, only those with a secret, newest secret first', async t => {
+  const sourcesOf = (env: Record<string, string>): unknown => inboundSourcesFromSettings(parseIntegrationConfig(env, () => ''))
+    .map(({ name, proof, secrets }) => [name, proof, secrets.map(secret => secret.reveal())])
+  t.same(sourcesOf({}), [])
+  t.same(sourcesOf({ DIDIT_API_WEBHOOK_SECRET: 'new', DIDIT_API_WEBHOOK_SECRET_PREVIOUS: 'old', SMS_API_PROVIDER: 'beem', SMS_API_WEBHOOK_SECRET: 'token' }),
+    [['didit', 'hmac', ['new', 'old']], ['beem', 'token', ['token']]])
+  t.same(sourcesOf({ SMS_API_PROVIDER: 'infobip', SMS_API_WEBHOOK_SECRET: 'token' }), [], 'a gateway whose reports are not read')
+  t.same(sourcesOf({ SMS_API_PROVIDER: 'didit', SMS_API_WEBHOOK_SECRET: 'token' }), [])
 })

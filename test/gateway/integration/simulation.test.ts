@@ -1,11 +1,12 @@
 // The simulated bank: the same seed makes the same world, balances add up, pages hold every entry once, and every answer keeps the contract.
 import fc from 'fast-check'
 import t from 'tap'
+import { parseIntegrationConfig } from '../../../gateway/integration/config.js'
 import { parseServiceRequest, parseServiceResponse, type IssuerServices, type ServiceName, type ServiceRequest, type ServiceResponse } from '../../../gateway/integration/contract.js'
 import { simulatedBill } from '../../../gateway/integration/simulation/bill.js'
 import { simulatedCbs } from '../../../gateway/integration/simulation/cbs.js'
 import { formatDecimal, localDateFromMs } from '../../../gateway/integration/simulation/format.js'
-import { makeSIMTables, parseOutcomeRules, SIM_CUSTOMERS_MAX, simulatedTransport, type SIMTables } from '../../../gateway/integration/simulation/index.js'
+import { makeSIMTables, openSimulator, parseOutcomeRules, SIM_CUSTOMERS_MAX, simulatedTransport, type SIMTables } from '../../../gateway/integration/simulation/index.js'
 import { OUTCOME_DELAY_MS_MAX, OUTCOME_RULES_MAX, ruleFor } from '../../../gateway/integration/simulation/outcome.js'
 import { drawsFromSeed } from '../../../gateway/integration/simulation/seeded.js'
 
@@ -64,7 +65,7 @@ t.test('running balances add up, never pass the overdraft, and times only grow',
       if (balance !== closingMinor) return false
     }
     return true
-  }), { numRuns: 40 })
+  }), { numRuns: 25 })
 })
 
 t.test('pages of any size hold every entry of the query once, newest first', async () => {
@@ -90,7 +91,7 @@ t.test('pages of any size hold every entry of the query once, newest first', asy
     const sum = got.reduce((total, row) => total + (row.dr_cr === 'CR' ? 1 : -1) * minor(row.amount), 0)
     const [opening = '', closing = ''] = [...edges][0]!.split(' ')
     return edges.size === 1 && JSON.stringify(got.map(row => row.id)) === JSON.stringify(want.map(row => row.id).reverse()) && minor(opening) + sum === minor(closing)
-  }), { numRuns: 150 })
+  }), { numRuns: 80 })
 })
 
 t.test('a cursor belongs to its query', async t => {
@@ -221,6 +222,13 @@ t.test('every outcome word fails as its provider would, with the delays that wer
   }
 })
 
+t.test('a caller that goes away during a delay ends the call', async t => {
+  const transport = simulatedTransport({
+    issuer: 'sms', rules: [], tables: () => WORLD, latencyMs: 10, nowMs: () => AS_OF_MS, wait: async () => { throw new Error('aborted') }
+  })
+  await t.rejects(transport.call('send_sms_message', sms(['+255000000001']), { traceId: '', actor: '', background: true, reference: 'R1', service: 'send_sms_message' }), { code: 'PROVIDER_UNAVAILABLE' })
+})
+
 t.test('one refused recipient of several is refused alone; of all, the call', async t => {
   const { call } = openSimulated('sms', { '0001': 'rejected', '0003': 'duplicate', '0009': 'unavailable' })
   const answer = await call('send_sms_message', sms(['+255000000001', '+255000000002', '+255000000003'], 'नमस्ते'.repeat(20)))
@@ -280,4 +288,16 @@ t.test('draws are even enough and within their bounds', async t => {
 
 t.test('decimals keep their sign and two places', async t => {
   t.same([0, 5, -5, 1900, -1900, 123_456_789].map(formatDecimal), ['0.00', '0.05', '-0.05', '19.00', '-19.00', '1234567.89'])
+})
+
+t.test('the simulator of a gateway: one world for bank and bills, its settings judged at the start', async t => {
+  const open = (env: Record<string, string>) => openSimulator(parseIntegrationConfig(env, () => ''), { nowMs: () => AS_OF_MS, wait: async () => {} })
+  const simulator = open({ CBS_API_SIMULATE: 'true', BILL_API_SIMULATE: 'true', CBS_API_SIM_SEED: '9', CBS_API_SIM_CUSTOMERS: '3', CBS_API_SIM_LATENCY_MS: '5' })
+  t.equal(simulator.tables(), simulator.tables())
+  t.same([simulator.tables().customers.length, simulator.tables().asOfMs], [3, Date.UTC(2026, 0, 5)], 'as of midnight')
+  const ctx = { traceId: '', actor: '', background: true, reference: 'R1', service: 'bank_dictionary_cbs' as const }
+  t.equal((await simulator.transport('cbs').call('bank_dictionary_cbs', {}, ctx)).length, 5)
+  t.equal(simulator.transport('bill').has('biller_package_bill'), true)
+  t.throws(() => simulator.transport('sms'), { code: 'PROVIDER_CONFIG' })
+  for (const wrong of [{ CBS_API_SIMULATE: 'true', CBS_API_SIM_COUNTRY: 'XY' }, { SMS_API_SIMULATE: 'true', SMS_API_SIM_RULES: '{"1":"melt"}' }]) t.throws(() => open(wrong as Record<string, string>), { code: 'CONFIG_INVALID' })
 })
