@@ -4,6 +4,7 @@ import { formatAmount, formatAmountGrouped } from '../../protocol/index.js'
 import type { ServiceRequest } from './contract.js'
 
 export const SILENT_DEVICES_SHOWN_MAX = 50
+export const BANKS_SHOWN_MAX = 200 // The mail stays far below its limit of characters.
 
 /** Counts of one bank in one currency. */
 export type DayBank = { name: string, currency: string, payments: number, amountMinor: number, failed: number, reversed: number }
@@ -28,7 +29,7 @@ export function dailyReportMail (totals: DayTotals, to: readonly [string, ...str
     text: [
       `${totals.gateway}, ${totals.day}`, '',
       ...(warnings.length === 0 ? ['Nothing needs you.'] : ['To look at:', ...warnings.map(line => `  ! ${line}`)]), '',
-      ...section('Payments', totals.banks.map(bankLine), 'none'),
+      ...section('Payments', bankLines(totals.banks), 'none'),
       ...section('Announcements', deliveryLines(totals), 'none'),
       ...section('Boxes', deviceLines(totals), 'none'),
       ...section('Providers', totals.providers.map(({ issuer, calls, failed, unknown }) => `${issuer.padEnd(8)} ${calls} calls, ${failed} failed, ${unknown} of unknown state`), 'no calls')
@@ -39,6 +40,11 @@ export function dailyReportMail (totals: DayTotals, to: readonly [string, ...str
 
 function section (title: string, lines: readonly string[], empty: string): string[] {
   return [title, ...(lines.length === 0 ? [empty] : lines).map(line => `  ${line}`), '']
+}
+
+function bankLines (banks: readonly DayBank[]): string[] {
+  const more = banks.length - BANKS_SHOWN_MAX
+  return [...banks.slice(0, BANKS_SHOWN_MAX).map(bankLine), ...(more > 0 ? [`and ${more} more banks`] : [])]
 }
 
 function bankLine ({ name, currency, payments, amountMinor, failed, reversed }: DayBank): string {

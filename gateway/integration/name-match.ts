@@ -5,7 +5,7 @@
 // over the longer count, so that a missing surname costs. A name that the bank has masked with stars cannot be compared at all.
 
 const DROPPED = new Set([
-  'MR', 'MRS', 'MS', 'DR', 'SHRI', 'SMT', 'KUM', 'M', 'S', 'LTD', 'LIMITED', 'PVT', 'PRIVATE', 'LLP', 'PLC', 'INC', 'CO', 'COMPANY', 'CORP', 'AND', 'THE', 'OF', 'PROP', 'PROPRIETOR', 'TRADING', 'AS'
+  'MR', 'MRS', 'MS', 'DR', 'SHRI', 'SMT', 'KUM', 'LTD', 'LIMITED', 'PVT', 'PRIVATE', 'LLP', 'PLC', 'INC', 'CO', 'COMPANY', 'CORP', 'AND', 'THE', 'OF', 'PROP', 'PROPRIETOR', 'TRADING', 'AS'
 ])
 const INITIAL_SCORE = 0.8
 const TYPO_SCORE = 0.8
@@ -37,9 +37,14 @@ export function nameScore (left: string, right: string): number | undefined {
 }
 
 function wordsOf (name: string): string[] {
-  const words = name.normalize('NFKD').replace(/\p{M}/gu, '').toUpperCase().split(/[^\p{L}\p{N}]+/u).filter(word => word !== '')
+  const words = plainText(name).split(/[^\p{L}\p{M}\p{N}]+/u).filter(word => word !== '')
   const kept = words.filter(word => !DROPPED.has(word))
   return kept.length === 0 ? words : kept
+}
+
+/** Upper case without Latin accents; the vowel signs of Indic scripts are marks too, but there they make another name. */
+function plainText (name: string): string {
+  return name.normalize('NFKD').replace(/[\u0300-\u036f]/g, '').toUpperCase().replace(/^\s*M\/S\b/, ' ')
 }
 
 function wordScore (left: string, right: string): number {

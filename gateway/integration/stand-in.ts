@@ -84,7 +84,7 @@ export type StandInDeps = {
   log: Log
 }
 export type StandIns = {
-  /** After a payment was recorded. Never throws: a stand-in must not hold a payment. */
+  /** After a successful payment was recorded. Never throws: a stand-in must not hold a payment. */
   plan: (payment: StandInPayment) => Promise<void>
   /** Looks after what is due; one run at a time. For a job every second or two. */
   run: () => Promise<void>

@@ -32,7 +32,7 @@ export const DIDIT: Provider<'kyc'> = {
   requiredAuthHeaders: ['x-api-key'],
   isSuccess: ok2xx,
   rejectionFrom: response => rejectionFromCode(null, response, {
-    HTTP_403: 'the API key may not do this, or the credits are used up', HTTP_404: 'the identity check does not exist', HTTP_400: 'Didit refused the request: check workflow and callback'
+    HTTP_404: 'the identity check does not exist', HTTP_400: 'Didit refused the request: check workflow, callback and credits'
   }),
   services: {
     start_session_kyc: {

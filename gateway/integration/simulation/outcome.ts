@@ -1,6 +1,7 @@
 // Simulated outcomes by rule: `{"0001":"rejected","0002":"timeout/1500","*":"ok"}` means that whoever ends in 0001 is refused, 0002 is a
 // time-out after 1,500 ms, everybody else succeeds. The longest ending wins, so a rule for one number stands beside a rule for a range.
 import { SoundboxError } from '../../../protocol/index.js'
+import type { Issuer } from '../contract.js'
 
 /** `unknown`: the answer was lost and the provider did it; `lost`: the answer was lost and the provider never did it. */
 export const OUTCOMES = [
@@ -8,6 +9,13 @@ export const OUTCOMES = [
   'not_started', 'in_progress', 'in_review', 'approved', 'declined', 'expired'
 ] as const
 export type Outcome = typeof OUTCOMES[number]
+const GENERAL: readonly Outcome[] = ['ok', 'rejected', 'timeout', 'unavailable', 'busy', 'invalid']
+const SENT: readonly Outcome[] = [...GENERAL, 'unknown', 'lost']
+/** The words that mean something for an issuer. */
+export const OUTCOMES_OF: Record<Issuer, readonly Outcome[]> = {
+  cbs: GENERAL, bill: GENERAL, sms: [...SENT, 'duplicate'], email: SENT, push: [...SENT, 'gone'],
+  kyc: [...SENT, 'not_started', 'in_progress', 'in_review', 'approved', 'declined', 'expired']
+}
 export type OutcomeRule = { ending: string, outcome: Outcome, delayMs: number }
 
 export const OUTCOME_RULES_MAX = 50
@@ -15,15 +23,15 @@ export const OUTCOME_DELAY_MS_MAX = 10_000
 const ENDING = /^(?:\*|[A-Za-z0-9@._-]{1,64})$/
 const WORD = /^([a-z_]+)(?:\/(\d{1,5}))?$/
 
-/** The rules of a setting `{ENDING: 'OUTCOME' | 'OUTCOME/MS'}`, `*` for everybody else. Throws CONFIG_INVALID naming the rule by its place. */
-export function parseOutcomeRules (setting: Readonly<Record<string, unknown>>): readonly OutcomeRule[] {
+/** The rules of an issuer's setting `{ENDING: 'OUTCOME' | 'OUTCOME/MS'}`, `*` for everybody else. Throws CONFIG_INVALID naming the rule by its place. */
+export function parseOutcomeRules (issuer: Issuer, setting: Readonly<Record<string, unknown>>): readonly OutcomeRule[] {
   const entries = Object.entries(setting)
   if (entries.length > OUTCOME_RULES_MAX) throw new SoundboxError('CONFIG_INVALID', `at most ${OUTCOME_RULES_MAX} simulation rules`)
   return entries.map(([ending, value], index) => {
     const [, word = '', delay = '0'] = WORD.exec(typeof value === 'string' ? value : '') ?? []
-    const outcome = OUTCOMES.find(known => known === word)
+    const outcome = OUTCOMES_OF[issuer].find(known => known === word)
     if (outcome === undefined || Number(delay) > OUTCOME_DELAY_MS_MAX || !ENDING.test(ending)) {
-      throw new SoundboxError('CONFIG_INVALID', `simulation rule ${index + 1} must be "ENDING":"OUTCOME" or "OUTCOME/MS" (up to ${OUTCOME_DELAY_MS_MAX}), outcome one of ${OUTCOMES.join(' ')}`)
+      throw new SoundboxError('CONFIG_INVALID', `${issuer} simulation rule ${index + 1} must be "ENDING":"OUTCOME" or "OUTCOME/MS" (up to ${OUTCOME_DELAY_MS_MAX}), outcome one of ${OUTCOMES_OF[issuer].join(' ')}`)
     }
     return { ending: ending === '*' ? '' : ending, outcome, delayMs: Number(delay) }
   })

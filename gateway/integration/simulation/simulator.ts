@@ -16,7 +16,7 @@ export type Simulator = { transport: (issuer: Issuer) => Transport, tables: () =
 /** `wait` as in SimulationDeps. Throws CONFIG_INVALID for rules that cannot be read and a country that is not simulated. */
 export function openSimulator (settings: IntegrationSettings, deps: Pick<SimulationDeps, 'nowMs' | 'wait'>): Simulator {
   const asOfMs = Math.floor(deps.nowMs() / DAY_MS) * DAY_MS
-  const rules = new Map(ISSUERS.filter(issuer => settings[issuer].simulate).map(issuer => [issuer, parseOutcomeRules(settings[issuer].simulationRules)]))
+  const rules = new Map(ISSUERS.filter(issuer => settings[issuer].simulate).map(issuer => [issuer, parseOutcomeRules(issuer, settings[issuer].simulationRules)]))
   let world: SIMTables | undefined
   const tables = (): SIMTables => {
     world ??= makeSIMTables(settings.cbs.temporal, asOfMs)

@@ -187,22 +187,22 @@ t.test('bills: categories, billers, packages with the amounts that their type al
 })
 
 t.test('rules are read strictly, and the longest ending wins', async t => {
-  const rules = parseOutcomeRules({ '*': 'busy', 1: 'rejected', '01': 'timeout/1500', '@slow.invalid': `ok/${OUTCOME_DELAY_MS_MAX}` })
+  const rules = parseOutcomeRules('sms', { '*': 'busy', 1: 'rejected', '01': 'timeout/1500', '@slow.invalid': `ok/${OUTCOME_DELAY_MS_MAX}` })
   t.same(['x', '1', '201', 'a@slow.invalid'].map(subject => ruleFor(rules, subject).outcome), ['busy', 'rejected', 'timeout', 'ok'])
   t.equal(ruleFor(rules, '201').delayMs, 1500)
   t.equal(ruleFor([], '1').outcome, 'ok')
-  for (const wrong of [{ 1: 'explode' }, { 1: 5 }, { 1: 'ok/x' }, { 1: `ok/${OUTCOME_DELAY_MS_MAX + 1}` }, { 'a b': 'ok' }, { '': 'ok' }, { 1: 'constructor' }]) {
-    t.throws(() => parseOutcomeRules(wrong), { code: 'CONFIG_INVALID' }, JSON.stringify(wrong))
+  for (const wrong of [{ 1: 'explode' }, { 1: 5 }, { 1: 'ok/x' }, { 1: `ok/${OUTCOME_DELAY_MS_MAX + 1}` }, { 'a b': 'ok' }, { '': 'ok' }, { 1: 'constructor' }, { 1: 'gone' }]) {
+    t.throws(() => parseOutcomeRules('sms', wrong), { code: 'CONFIG_INVALID' }, JSON.stringify(wrong))
   }
   const many = (count: number): Record<string, string> => Object.fromEntries(Array.from({ length: count }, (_, index) => [`n${index}`, 'ok']))
-  t.equal(parseOutcomeRules(many(OUTCOME_RULES_MAX)).length, OUTCOME_RULES_MAX)
-  t.throws(() => parseOutcomeRules(many(OUTCOME_RULES_MAX + 1)), { code: 'CONFIG_INVALID' })
+  t.equal(parseOutcomeRules('sms', many(OUTCOME_RULES_MAX)).length, OUTCOME_RULES_MAX)
+  t.throws(() => parseOutcomeRules('sms', many(OUTCOME_RULES_MAX + 1)), { code: 'CONFIG_INVALID' })
 })
 
 function openSimulated (issuer: 'cbs' | 'bill' | 'sms' | 'email' | 'push' | 'kyc', rules: Record<string, string>, latencyMs = 0) {
   const waited: number[] = []
   const transport = simulatedTransport({
-    issuer, rules: parseOutcomeRules(rules), tables: () => WORLD, latencyMs, nowMs: () => AS_OF_MS, wait: async ms => { waited.push(ms) }
+    issuer, rules: parseOutcomeRules(issuer, rules), tables: () => WORLD, latencyMs, nowMs: () => AS_OF_MS, wait: async ms => { waited.push(ms) }
   })
   const call = async <S extends ServiceName>(service: S, input: ServiceRequest<S>): Promise<ServiceResponse<S>> =>
     parseServiceResponse(service, await transport.call(service, parseServiceRequest(service, input), { traceId: '', actor: '', background: true, reference: 'R1', service }))
