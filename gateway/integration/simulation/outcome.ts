@@ -31,7 +31,8 @@ export function parseOutcomeRules (issuer: Issuer, setting: Readonly<Record<stri
     const [, word = '', delay = '0'] = WORD.exec(typeof value === 'string' ? value : '') ?? []
     const outcome = OUTCOMES_OF[issuer].find(known => known === word)
     if (outcome === undefined || Number(delay) > OUTCOME_DELAY_MS_MAX || !ENDING.test(ending)) {
-      throw new SoundboxError('CONFIG_INVALID', `${issuer} simulation rule ${index + 1} must be "ENDING":"OUTCOME" or "OUTCOME/MS" (up to ${OUTCOME_DELAY_MS_MAX}), outcome one of ${OUTCOMES_OF[issuer].join(' ')}`)
+      const words = OUTCOMES_OF[issuer].join(' ')
+      throw new SoundboxError('CONFIG_INVALID', `${issuer} simulation rule ${index + 1} must be "ENDING":"WORD" or "WORD/MS", MS up to ${OUTCOME_DELAY_MS_MAX}, a word of: ${words}`)
     }
     return { ending: ending === '*' ? '' : ending, outcome, delayMs: Number(delay) }
   })

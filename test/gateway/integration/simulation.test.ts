@@ -226,7 +226,8 @@ t.test('a caller that goes away during a delay ends the call', async t => {
   const transport = simulatedTransport({
     issuer: 'sms', rules: [], tables: () => WORLD, latencyMs: 10, nowMs: () => AS_OF_MS, wait: async () => { throw new Error('aborted') }
   })
-  await t.rejects(transport.call('send_sms_message', sms(['+255000000001']), { traceId: '', actor: '', background: true, reference: 'R1', service: 'send_sms_message' }), { code: 'PROVIDER_UNAVAILABLE' })
+  const ctx = { traceId: '', actor: '', background: true, reference: 'R1', service: 'send_sms_message' as const }
+  await t.rejects(transport.call('send_sms_message', sms(['+255000000001']), ctx), { code: 'PROVIDER_UNAVAILABLE' })
 })
 
 t.test('one refused recipient of several is refused alone; of all, the call', async t => {
