@@ -2,7 +2,7 @@
 //
 //   Authorization -> token (401, 429) -> permission (403) -> JSON body (400, 413) -> service -> { status, trace_id, data }
 //
-// Token and permission are judged before the body is read. Every failure has one shape: { status: 'failed', code, message, remedy, trace_id }.
+// Token and permission are judged before the body is read. Every failure has one shape: { status: 'failed', error, message, remedy, trace_id }.
 // Bodies are checked by the contract itself, not by Fastify's compiler (which drops unknown keys and turns numbers to text by default); the
 // schemas stand here for OpenAPI. A caller that hangs up ends a lookup, but never a call that changes something.
 import type { Readable } from 'node:stream'
@@ -55,8 +55,9 @@ function addServiceRoute (scope: FastifyInstance, deps: IntegrationRouteDeps, ro
     url: route.path,
     bodyLimit: route.service === 'send_email_message' ? EMAIL_BODY_BYTES_MAX : BODY_BYTES_MAX,
     schema: {
-      tags: ['integration'], summary, operationId: route.service, security: [{ bearer: [] }],
+      tags: ['integration'], summary, operationId: route.service,
       description: `Needs the permission \`${route.permission}\`.`,
+      headers: Type.Object({ authorization: Type.String({ description: 'Bearer and a live token', examples: ['Bearer sbx_0123456789ab_…'] }) }),
       body: withExample(body, example.request),
       response: {
         200: withExample(Type.Object({ status: Type.Literal('success'), trace_id: Type.String(), data: response }), { status: 'success', trace_id: EXAMPLE_TRACE, data: example.response }),
@@ -84,7 +85,7 @@ function admit (deps: IntegrationRouteDeps, request: FastifyRequest, permission:
 }
 
 function addReportRoute (scope: FastifyInstance, deps: IntegrationRouteDeps): void {
-  let running = 0
+  let running: symbol | undefined
   let rate: Rate | undefined
   scope.route({
     method: REPORT_ROUTE.method,
@@ -98,18 +99,20 @@ function addReportRoute (scope: FastifyInstance, deps: IntegrationRouteDeps): vo
     handler: async (request, reply) => {
       request.integrationTraceId = deps.makeTraceId()
       if (deps.report === undefined) throw new SoundboxError('NOT_FOUND', 'the simulated bank is off (CBS_API_SIMULATE)')
-      if (running > 0) throw withRetryAfter(new SoundboxError('OVERLOADED', 'another report is being made'), REPORT_RETRY_S)
+      if (running !== undefined) throw withRetryAfter(new SoundboxError('OVERLOADED', 'another report is being made'), REPORT_RETRY_S)
       const step = stepRate(rate, deps.nowMs(), { perMinute: REPORTS_PER_MINUTE, burst: REPORTS_PER_MINUTE })
       rate = step.next
       if (step.waitS > 0) throw withRetryAfter(new SoundboxError('RATE_LIMITED', `${REPORTS_PER_MINUTE} reports a minute`), step.waitS)
-      running += 1
+      const mine = Symbol('report')
+      const done = (): void => { if (running === mine) running = undefined }
+      running = mine
       try {
         const { fileName, contentType, stream } = await deps.report(request.query as { format?: string, table?: string })
         reply.raw.once('close', () => stream.destroy()) // Also when the caller goes away before the first byte.
-        stream.once('close', () => { running -= 1 })
+        for (const end of ['end', 'close']) stream.once(end, done)
         return await reply.header('content-disposition', `attachment; filename="${fileName}"`).type(contentType).send(stream)
       } catch (error) {
-        running -= 1
+        done()
         throw error
       }
     }
@@ -132,7 +135,7 @@ async function fail (deps: IntegrationRouteDeps, request: FastifyRequest, reply:
   if (retryAfterS !== undefined) reply.header('retry-after', String(retryAfterS))
   if (known.code === 'UNAUTHORIZED') reply.header('www-authenticate', 'Bearer')
   await reply.code(isOurs ? 500 : known.status).header('x-trace-id', traceId)
-    .send({ status: 'failed', code: known.code, message: known.message, remedy: ERRORS[known.code].remedy, trace_id: traceId })
+    .send({ status: 'failed', error: known.code, message: known.message, remedy: ERRORS[known.code].remedy, trace_id: traceId })
 }
 
 function errorFromFastify (error: FastifyError): SoundboxError {
@@ -152,8 +155,8 @@ const EXAMPLE_TRACE = '4bf92f3577b34da6a3ce929d0e0e4736'
 
 function failures (...codes: ErrorCode[]): Record<number, TSchema> {
   return Object.fromEntries(codes.map(code => [ERRORS[code].status, withExample(
-    Type.Object({ status: Type.Literal('failed'), code: Type.String(), message: Type.String(), remedy: Type.String(), trace_id: Type.String() }),
-    { status: 'failed', code, message: 'what is wrong, without any value', remedy: ERRORS[code].remedy, trace_id: EXAMPLE_TRACE })]))
+    Type.Object({ status: Type.Literal('failed'), error: Type.String(), message: Type.String(), remedy: Type.String(), trace_id: Type.String() }),
+    { status: 'failed', error: code, message: 'what is wrong, without any value', remedy: ERRORS[code].remedy, trace_id: EXAMPLE_TRACE })]))
 }
 
 function withExample<S extends TSchema> (schema: S, example: unknown): S {

@@ -10,6 +10,7 @@ import { maskMsisdn } from './contract-parts.js'
 export const AUDIT_TEXT_CHARS_MAX = 200
 export const AUDIT_ROWS_MAX = 20 // Rows of one list that are shown.
 const DEPTH_MAX = 8
+const CONTROL = /[\u0000-\u001f\u007f]/
 
 type Kind = 'plain' | 'phone' | 'account' | 'name'
 export type AllowList = { kind: Kind | undefined, inner: Map<string, AllowList> }
@@ -47,7 +48,9 @@ function pick (value: unknown, allowed: AllowList, depth: number): unknown {
   for (const [name, inner] of allowed.inner) {
     if (!Object.hasOwn(value, name)) continue
     const found = pick((value as Record<string, unknown>)[name], inner, depth + 1)
-    if (found !== undefined) shown = { ...shown, [name]: found }
+    if (found === undefined) continue
+    shown ??= {}
+    shown[name] = found
   }
   return shown
 }
@@ -64,6 +67,7 @@ function hidden (value: unknown, kind: Kind): unknown {
 
 /** A text for rows and logs: one line, cut, every run of 13 to 19 digits (also written with spaces or hyphens) as 6+4. */
 export function maskText (text: string): string {
+  if (text.length < 13 && !CONTROL.test(text)) return text
   const line = text.slice(0, 5 * AUDIT_TEXT_CHARS_MAX).replace(/[\u0000-\u001f\u007f]+/g, ' ')
   const masked = line.replace(/\d(?:[ -]?\d){12,}/g, run => {
     const digits = run.replace(/\D/g, '')

@@ -48,7 +48,7 @@ export function decodeBody (format: BodyFormat, headers: Readonly<Record<string,
 }
 
 function kindOf (format: BodyFormat, contentType: string, text: string): 'json' | 'xml' | 'text' {
-  if (/[/+]json\b/i.test(contentType)) return 'json'
+  if (contentType === 'application/json' || /[/+]json\b/i.test(contentType)) return 'json'
   if (/[/+]xml\b/i.test(contentType)) return 'xml'
   const first = text.trimStart()[0]
   if (first === '{' || first === '[') return 'json'

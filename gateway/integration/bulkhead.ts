@@ -2,6 +2,7 @@
 // each waiting call a promise. A waiting call that gives up leaves the queue at once, so it can neither take a place later nor starve
 // the calls behind it. Beyond the queue a call is refused: PROVIDER_BUSY.
 import { SoundboxError } from '../../protocol/index.js'
+import type { Cancel } from './cancel.js'
 
 export type Bulkhead = { active: number, queue: readonly number[] }
 export type BulkheadEvent = { kind: 'enter', ticket: number } | { kind: 'abandon', ticket: number } | { kind: 'leave' }
@@ -28,9 +29,9 @@ export function stepBulkhead (now: Bulkhead, event: BulkheadEvent, policy: Bulkh
   }
 }
 
-/** The shell. `enter` resolves with the function that leaves (call it exactly once); it throws PROVIDER_BUSY when the queue is full
- *  and rejects with `signal.reason` when the signal fires first. */
-export function openBulkhead (name: string, policy: BulkheadPolicy): { enter: (signal: AbortSignal) => Promise<() => void>, now: () => Bulkhead } {
+/** The shell. `enter` resolves with the function that leaves (call it exactly once), or with undefined when the call is told to stop first;
+ *  it throws PROVIDER_BUSY when the queue is full. */
+export function openBulkhead (name: string, policy: BulkheadPolicy): { enter: (cancel: Cancel) => Promise<(() => void) | undefined>, now: () => Bulkhead } {
   let state = EMPTY
   let tickets = 0
   const waiting = new Map<number, () => void>()
@@ -45,21 +46,20 @@ export function openBulkhead (name: string, policy: BulkheadPolicy): { enter: (s
   }
   return {
     now: () => state,
-    async enter (signal) {
-      signal.throwIfAborted()
+    async enter (cancel) {
+      if (cancel.reason() !== undefined) return undefined
       const ticket = ++tickets
       const { admitted, refused } = step({ kind: 'enter', ticket })
       if (refused) throw new SoundboxError('PROVIDER_BUSY', `${name}: ${policy.activeMax} calls are running and ${policy.queueMax} are waiting`)
       if (admitted === ticket) return leave
-      return await new Promise((resolve, reject) => {
-        const giveUp = (): void => {
+      return await new Promise(resolve => {
+        const stop = cancel.onFire(() => {
           step({ kind: 'abandon', ticket })
           waiting.delete(ticket)
-          reject(signal.reason)
-        }
-        signal.addEventListener('abort', giveUp, { once: true })
+          resolve(undefined)
+        })
         waiting.set(ticket, () => {
-          signal.removeEventListener('abort', giveUp)
+          stop()
           waiting.delete(ticket)
           resolve(leave)
         })

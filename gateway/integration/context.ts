@@ -12,7 +12,7 @@ export type MakeTraceId = () => string
 export function requestContext (request: { actor: string, traceparent?: string | undefined, signal?: AbortSignal | undefined }, makeTraceId: MakeTraceId): CallContext {
   const given = TRACEPARENT.exec(request.traceparent ?? '')?.[1]
   const traceId = given === undefined || given === NO_TRACE ? makeTraceId() : given
-  return { traceId, actor: request.actor, background: false, ...(request.signal === undefined ? {} : { signal: request.signal }) }
+  return { traceId, actor: request.actor, background: false, signal: request.signal }
 }
 
 /** Context of a job of our own, such as `daily-report`. */

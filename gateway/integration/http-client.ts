@@ -8,6 +8,7 @@
 import { type Log, SoundboxError, isSoundboxError } from '../../protocol/index.js'
 import { maskText } from './audit-mask.js'
 import { decodeBody, encodeBody } from './bodies.js'
+import type { Cancel } from './cancel.js'
 import type { EncryptionConfig, IntegrationConfig, SigningConfig } from './config.js'
 import type { Issuer } from './contract.js'
 import { type Clock, REQUEST_BYTES_MAX } from './figures.js'
@@ -33,25 +34,27 @@ export type HttpClient = {
   close: () => Promise<void>
 }
 
-type Parts = { target: HttpTarget, deps: HttpClientDeps, wires: Map<string, Wire>, sign: Signer | undefined, sealer: Sealer | undefined }
+type Parts = { target: HttpTarget, deps: HttpClientDeps, wires: Map<string, Wire>, places: Map<string, Place>, sign: Signer | undefined, sealer: Sealer | undefined }
 
 /** The client of one issuer: its own pools. Throws PROVIDER_CONFIG for keys that do not fit. */
 export function openHttpClient (target: HttpTarget, deps: HttpClientDeps): HttpClient {
   const parts: Parts = {
-    target, deps, wires: new Map(),
+    target, deps, wires: new Map(), places: new Map(),
     sign: target.signing === undefined ? undefined : openSigner(target.signing),
     sealer: target.encryption === undefined ? undefined : openSealer(target.encryption)
   }
   return {
     async send (ctx, request, read) {
       const prepared = prepare(parts, request)
-      const deadlineMs = Math.min(deps.clock.nowMs() + target.config.limits.totalMs, ctx.deadlineMs ?? Number.POSITIVE_INFINITY)
-      const fetched = prepared.entry.auth === 'provider' ? await deps.auth?.headersFor(request.uriKey) : undefined
-      const headers = { ...prepared.headers, ...fetched }
-      return await deps.run({ ...ctx, deadlineMs }, {
-        issuer: target.issuer, host: prepared.url.host, uriKey: request.uriKey, idempotent: prepared.entry.idempotent, auditFields: target.auditFields,
-        ...(prepared.entry.timeoutMs === undefined ? {} : { timeoutMs: prepared.entry.timeoutMs })
-      }, async ({ signal }) => await attemptCall(parts, { ...prepared, headers }, signal, read))
+      const { entry, place } = prepared
+      let deadlineMs: number | undefined
+      if (entry.auth === 'provider' && deps.auth !== undefined) {
+        deadlineMs = deps.clock.nowMs() + target.config.limits.totalMs // Fetching a token takes its time out of the call's own.
+        Object.assign(prepared.headers, await deps.auth.headersFor(request.uriKey))
+      }
+      return await deps.run(ctx, {
+        issuer: target.issuer, host: place.host, uriKey: request.uriKey, idempotent: entry.idempotent, auditFields: target.auditFields, timeoutMs: entry.timeoutMs, deadlineMs
+      }, async ({ cancel }) => await attemptCall(parts, prepared, cancel, read))
     },
     async close () {
       const open = [...parts.wires.values()]
@@ -61,47 +64,60 @@ export function openHttpClient (target: HttpTarget, deps: HttpClientDeps): HttpC
   }
 }
 
-type Prepared = { request: ProviderRequest, entry: UriEntry, url: URL, trail: AttemptTrail, headers: Record<string, string>, body: string | undefined }
+/** Where a request goes, found once for rows without parameters. `path` holds the query; `rule` undefined = not on the allow-list. */
+type Place = { origin: string, host: string, path: string, shown: string, rule: HostRule | undefined }
+type Prepared = { request: ProviderRequest, entry: UriEntry, place: Place, trail: AttemptTrail, headers: Record<string, string>, body: string | undefined }
 
 /** What does not change between attempts. Throws PROVIDER_CONFIG for a mapping or uri_map that does not fit. */
-function prepare ({ target }: Parts, request: ProviderRequest): Prepared {
+function prepare (parts: Parts, request: ProviderRequest): Prepared {
+  const { target } = parts
   const entry = uriEntryOf(target.uriMap, request.uriKey)
-  const url = urlFromRequest(target.baseUrl, entry, request)
+  const place = placeOf(parts, entry, request)
   const { body, contentType } = encodeBody(request)
   if (body !== undefined && Buffer.byteLength(body) > REQUEST_BYTES_MAX) throw new SoundboxError('PROVIDER_CONFIG', `the body of ${request.uriKey} is longer than ${REQUEST_BYTES_MAX} bytes`)
   const headers: Record<string, string> = { accept: request.format === 'xml' ? 'application/xml, text/xml' : 'application/json', 'accept-encoding': 'identity' }
   if (contentType !== undefined) headers['content-type'] = contentType
-  Object.assign(headers, lowerCase(request.headers ?? {}), authHeaders(target, entry))
-  return { request, entry, url, headers, body, trail: { method: entry.method, url: shownUrl(target.baseUrl, entry, request, target.auditFields), request: request.body } }
+  for (const [name, value] of Object.entries(request.headers ?? {})) headers[name.toLowerCase()] = value
+  addAuthHeaders(headers, target, entry)
+  return { request, entry, place, headers, body, trail: { method: entry.method, url: place.shown, request: request.body } }
 }
 
-function authHeaders ({ config }: HttpTarget, entry: UriEntry): Record<string, string> {
-  const headers: Record<string, string> = {}
-  if (entry.auth === 'none') return headers
+function placeOf ({ target, places }: Parts, entry: UriEntry, request: ProviderRequest): Place {
+  const isFixed = request.pathParams === undefined && request.query === undefined
+  const known = isFixed ? places.get(request.uriKey) : undefined
+  if (known !== undefined) return known
+  const url = urlFromRequest(target.baseUrl, entry, request)
+  const place = {
+    origin: url.origin, host: url.host, path: `${url.pathname}${url.search}`, shown: shownUrl(target.baseUrl, entry, request, target.auditFields), rule: findHostRule(target.hosts, url)
+  }
+  if (isFixed) places.set(request.uriKey, place)
+  return place
+}
+
+function addAuthHeaders (headers: Record<string, string>, { config }: HttpTarget, entry: UriEntry): void {
+  if (entry.auth === 'none') return
   for (const [name, value] of Object.entries(config.headers)) headers[name] = value.reveal()
   if (entry.auth === 'basic' && config.basic !== undefined) {
     headers['authorization'] = `Basic ${Buffer.from(`${config.basic.user}:${config.basic.password.reveal()}`, 'utf8').toString('base64')}`
   }
-  return headers
 }
 
-async function attemptCall<T> (parts: Parts, call: Prepared, signal: AbortSignal, read: (response: ProviderResponse) => T): Promise<Attempt<T>> {
+async function attemptCall<T> (parts: Parts, call: Prepared, cancel: Cancel, read: (response: ProviderResponse) => T): Promise<Attempt<T>> {
   const { target } = parts
   const refuse = (fault: AttemptFault): Attempt<T> => ({ ok: false, fault, trail: call.trail })
-  const rule = findHostRule(target.hosts, call.url)
-  if (rule === undefined) return refuse(localFault('blocked', `${call.url.host} is not on the allow-list of ${target.issuer}`))
+  const { place } = call
+  if (place.rule === undefined) return refuse(localFault('blocked', `${place.host} is not on the allow-list of ${target.issuer}`))
   const missing = call.entry.auth === 'none' ? [] : target.requiredAuthHeaders.filter(name => (call.headers[name] ?? '') === '')
   if (missing.length > 0 && target.config.rejectUnauthorized) return refuse(localFault('auth', `required headers are not configured: ${missing.join(', ')}; nothing was sent`))
   const { headers, body } = await seal(parts, call)
-  const answer = await wireOf(parts, call.url, rule).exchange({ method: call.entry.method, path: `${call.url.pathname}${call.url.search}`, headers, body, signal })
+  const answer = await wireOf(parts, place.origin, place.rule).exchange({ method: call.entry.method, path: place.path, headers, body, cancel })
   if (!answer.ok) return refuse(answer.fault)
-  const trail = { ...call.trail, status: answer.status }
+  const { method, url, request } = call.trail
   const decoded = await decode(parts, call, answer)
-  if ('fault' in decoded) return { ok: false, fault: decoded.fault, trail }
+  if ('fault' in decoded) return { ok: false, fault: decoded.fault, trail: { method, url, request, status: answer.status } }
+  const trail = { method, url, request, status: answer.status, response: decoded.response.body }
   const judged = judge(parts, call, decoded.response, read)
-  return 'fault' in judged
-    ? { ok: false, fault: judged.fault, trail: { ...trail, response: decoded.response.body } }
-    : { ok: true, value: judged.value, trail: { ...trail, response: decoded.response.body } }
+  return 'fault' in judged ? { ok: false, fault: judged.fault, trail } : { ok: true, value: judged.value, trail }
 }
 
 async function seal ({ sign, sealer, deps }: Parts, call: Prepared): Promise<{ headers: Record<string, string>, body: string | undefined }> {
@@ -109,7 +125,7 @@ async function seal ({ sign, sealer, deps }: Parts, call: Prepared): Promise<{ h
   const headers = sealer === undefined || call.body === undefined ? call.headers : { ...call.headers, 'content-type': 'application/jose', accept: 'application/jose, application/json' }
   if (sign === undefined) return { headers, body }
   const signed = await sign({
-    method: call.entry.method, path: `${call.url.pathname}${call.url.search}`, body: body ?? '', timestampS: Math.floor(deps.clock.nowMs() / 1000), nonce: deps.nonce()
+    method: call.entry.method, path: call.place.path, body: body ?? '', timestampS: Math.floor(deps.clock.nowMs() / 1000), nonce: deps.nonce()
   })
   return { headers: { ...headers, ...signed }, body }
 }
@@ -160,16 +176,12 @@ function localFault (kind: 'blocked' | 'auth', message: string): AttemptFault {
   return { kind, sent: false, final: true, message }
 }
 
-function wireOf ({ wires, target, deps }: Parts, url: URL, rule: HostRule): Wire {
-  const known = wires.get(url.origin)
+function wireOf ({ wires, target, deps }: Parts, origin: string, rule: HostRule): Wire {
+  const known = wires.get(origin)
   if (known !== undefined) return known
   const made = openWire({
-    origin: url.origin, rule, tls: target.config.tls, limits: target.config.limits, clock: deps.clock, ...(deps.lookup === undefined ? {} : { lookup: deps.lookup })
+    origin, rule, tls: target.config.tls, limits: target.config.limits, clock: deps.clock, ...(deps.lookup === undefined ? {} : { lookup: deps.lookup })
   })
-  wires.set(url.origin, made)
+  wires.set(origin, made)
   return made
-}
-
-function lowerCase (headers: Readonly<Record<string, string>>): Record<string, string> {
-  return Object.fromEntries(Object.entries(headers).map(([name, value]) => [name.toLowerCase(), value]))
 }

@@ -9,13 +9,13 @@ import { type LookupAddress, type LookupOptions, lookup as systemLookup } from '
 import { isIP, type LookupFunction } from 'node:net'
 import { type Dispatcher, Pool } from 'undici'
 import { SoundboxError } from '../../protocol/index.js'
+import type { Cancel } from './cancel.js'
 import type { LimitsConfig, TlsConfig } from './config.js'
 import { type Clock, HEADER_BYTES_MAX } from './figures.js'
 import { bareHost, blockedReason, type HostRule } from './hosts.js'
-import { CALLER_GONE } from './policy.js'
 import type { AttemptFault } from './provider.js'
 
-export type WireRequest = { method: Dispatcher.HttpMethod, path: string, headers: Readonly<Record<string, string>>, body: string | undefined, signal: AbortSignal }
+export type WireRequest = { method: Dispatcher.HttpMethod, path: string, headers: Record<string, string>, body: string | undefined, cancel: Cancel }
 export type WireAnswer = { ok: true, status: number, headers: Record<string, string>, body: Buffer } | { ok: false, fault: AttemptFault }
 /** Resolves names; tests give their own. Same shape as `dns.lookup` with `all`. */
 export type Lookup = (host: string, options: LookupOptions & { all: true }, done: (error: NodeJS.ErrnoException | null, addresses: LookupAddress[]) => void) => void
@@ -38,12 +38,10 @@ export function openWire (settings: WireSettings): Wire {
         ...(tls.ca === undefined ? {} : { ca: tls.ca }), ...(tls.cert === undefined ? {} : { cert: tls.cert }), ...(tls.key === undefined ? {} : { key: tls.key.reveal() })
       }
     })
+    const host = bareHost(new URL(settings.origin).hostname)
+    const reason = isIP(host) === 0 ? undefined : blockedReason(settings.rule, host) // A literal address is never looked up, so it is judged here.
     return {
-      exchange: async request => {
-        const host = bareHost(new URL(settings.origin).hostname) // A literal address is never looked up, so it is judged here.
-        const reason = isIP(host) === 0 ? undefined : blockedReason(settings.rule, host)
-        return reason === undefined ? await exchange(pool, settings, request) : { ok: false, fault: blocked(reason) }
-      },
+      exchange: async request => (reason === undefined ? await exchange(pool, settings, request) : { ok: false, fault: blocked(reason) }),
       close: async () => { await pool.destroy() }
     }
   } catch (cause) {
@@ -70,6 +68,12 @@ function guardedLookup (settings: WireSettings): LookupFunction {
   }
 }
 
+const PHASES = {
+  connect: { limit: 'connectMs', kind: 'connect', what: 'connecting' }, headers: { limit: 'headersMs', kind: 'timeout', what: 'the headers of the answer' },
+  body: { limit: 'bodyMs', kind: 'timeout', what: 'the body of the answer' }
+} as const satisfies Record<string, { limit: keyof LimitsConfig, kind: AttemptFault['kind'], what: string }>
+type Phase = typeof PHASES[keyof typeof PHASES]
+
 /** Settles exactly once; whatever comes later is dropped, and a request that starts late is aborted before its first byte. */
 async function exchange (pool: Pool, { limits, clock }: WireSettings, request: WireRequest): Promise<WireAnswer> {
   return await new Promise(resolve => {
@@ -80,35 +84,40 @@ async function exchange (pool: Pool, { limits, clock }: WireSettings, request: W
     let headers: Record<string, string> = {}
     let bytes = 0
     const chunks: Buffer[] = []
-    let cancelTimer = (): void => {}
+    let phase: Phase = PHASES.connect
+    let phaseEndMs = Number.POSITIVE_INFINITY
+    let stopTimer: (() => void) | undefined
+    let stopListening = (): void => {}
 
     const settle = (answer: WireAnswer): void => {
       if (isSettled) return
       isSettled = true
-      cancelTimer()
-      request.signal.removeEventListener('abort', onAbort)
+      stopTimer?.()
+      stopListening()
       resolve(answer)
       if (!answer.ok) controller?.abort(new Error('given up'))
     }
     const fail = (kind: AttemptFault['kind'], message: string, more: { final?: boolean, cause?: unknown } = {}): void => {
       settle({ ok: false, fault: { kind, sent, final: more.final ?? false, message, cause: more.cause } })
     }
-    const onAbort = (): void => {
-      if (request.signal.reason === CALLER_GONE) fail('aborted', 'the caller went away', { final: true })
+    stopListening = request.cancel.onFire(why => {
+      if (why === 'caller gone') fail('aborted', 'the caller went away', { final: true })
       else fail('timeout', 'no answer in time')
+    })
+    // One timer an exchange: when it fires before the end of the phase that is on by then, it is set again for the rest.
+    const tick = (): void => {
+      const leftMs = phaseEndMs - clock.nowMs()
+      if (leftMs > 0) stopTimer = clock.after(leftMs, tick)
+      else fail(phase.kind, `${phase.what} took longer than ${limits[phase.limit]} ms`)
     }
-    const arm = (ms: number, what: string, kind: 'connect' | 'timeout'): void => {
-      cancelTimer()
-      cancelTimer = clock.after(ms, () => fail(kind, `${what} took longer than ${ms} ms`))
+    const enter = (next: Phase): void => {
+      phase = next
+      phaseEndMs = clock.nowMs() + limits[next.limit]
     }
 
-    if (request.signal.aborted) {
-      onAbort()
-      return
-    }
-    request.signal.addEventListener('abort', onAbort, { once: true })
-    arm(limits.connectMs, 'connecting', 'connect')
-    pool.dispatch({ method: request.method, path: request.path, headers: { ...request.headers }, body: request.body ?? null }, {
+    if (isSettled) return
+    enter(PHASES.connect)
+    pool.dispatch({ method: request.method, path: request.path, headers: request.headers, body: request.body ?? null }, {
       onRequestStart (control) {
         controller = control
         if (isSettled) {
@@ -116,13 +125,13 @@ async function exchange (pool: Pool, { limits, clock }: WireSettings, request: W
           return
         }
         sent = true
-        arm(limits.headersMs, 'the headers of the answer', 'timeout')
+        enter(PHASES.headers)
       },
       onResponseStart (_control, code, rawHeaders) {
         if (code < 200 || isSettled) return
         status = code
         headers = plainHeaders(rawHeaders)
-        arm(limits.bodyMs, 'the body of the answer', 'timeout')
+        enter(PHASES.body)
         if (Number(headers['content-length'] ?? 0) > limits.responseBytesMax) fail('invalid', `the answer is longer than ${limits.responseBytesMax} bytes`, { final: true })
       },
       onResponseData (_control, chunk) {
@@ -134,13 +143,14 @@ async function exchange (pool: Pool, { limits, clock }: WireSettings, request: W
       onResponseEnd () { settle({ ok: true, status, headers, body: chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks) }) },
       onResponseError (_control, error) { settle({ ok: false, fault: faultFromError(error, sent) }) }
     })
+    if (!isSettled) stopTimer = clock.after(sent ? Math.min(limits.headersMs, limits.bodyMs) : Math.min(limits.connectMs, limits.headersMs, limits.bodyMs), tick)
   })
 }
 
-function plainHeaders (raw: Readonly<Record<string, string | string[] | undefined>>): Record<string, string> {
-  const headers: Record<string, string> = {}
-  for (const [name, value] of Object.entries(raw)) if (value !== undefined) headers[name] = typeof value === 'string' ? value : value.join(', ')
-  return headers
+/** Headers that came more than once are joined. The object is undici's and ours alone, so it is changed in place. */
+function plainHeaders (raw: Record<string, string | string[] | undefined>): Record<string, string> {
+  for (const name in raw) if (Array.isArray(raw[name])) raw[name] = raw[name].join(', ')
+  return raw as Record<string, string>
 }
 
 function blocked (reason: string): AttemptFault {

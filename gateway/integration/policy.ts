@@ -6,25 +6,21 @@
 // callers and nobody else's; every attempt asks the breaker and counts in it. An attempt is a function that answers with a value
 // (`Attempt`), never by throwing, and that ends when its signal fires. What is left after the last attempt becomes one SoundboxError.
 // One policy an issuer: no state is shared between issuers, and nothing of the store is touched here.
-import { isSoundboxError, type Log, SoundboxError, type ErrorCode } from '../../protocol/index.js'
+import { type ErrorCode, type Log, SoundboxError } from '../../protocol/index.js'
 import type { Audit } from './audit.js'
 import { type AllowList, allowListFrom, maskedJson, maskText } from './audit-mask.js'
 import { type Breaker, BREAKER_POLICY, CLOSED, stepBreaker } from './breaker.js'
 import { openBulkhead } from './bulkhead.js'
+import { type Cancel, followSignal, openCancel } from './cancel.js'
 import type { LimitsConfig } from './config.js'
 import type { Issuer } from './contract.js'
 import { BACKOFF_BASE_MS, BACKOFF_CAP_MS, type Clock } from './figures.js'
-import type { Attempt, AttemptFault, CallRunner, CallTarget, TransportContext } from './provider.js'
+import type { Attempt, AttemptFault, AttemptInfo, CallRunner, CallTarget, TransportContext } from './provider.js'
 import { planRetry } from './retry.js'
 
 export type PolicyDeps = { issuer: Issuer, limits: LimitsConfig, clock: Clock, random: () => number, audit: Pick<Audit, 'record' | 'assertRoom'>, log: Log }
 export type PolicyHealth = { active: number, waiting: number, breakers: Readonly<Record<string, Breaker['state']>> }
 export type Policy = { run: CallRunner, health: () => PolicyHealth }
-
-/** Why a signal of ours fired. */
-const DEADLINE = 'deadline'
-const ATTEMPT_TIMEOUT = 'attempt time-out'
-export const CALLER_GONE = 'caller gone'
 
 /** The policy of one issuer. */
 export function openPolicy (deps: PolicyDeps): Policy {
@@ -43,25 +39,25 @@ export function openPolicy (deps: PolicyDeps): Policy {
     async run (ctx, target, attempt) {
       deps.audit.assertRoom()
       const nowMs = deps.clock.nowMs()
-      const deadlineMs = Math.min(nowMs + deps.limits.totalMs, ctx.deadlineMs ?? Number.POSITIVE_INFINITY)
-      const whole = openSignal(ctx.signal, CALLER_GONE)
-      const cancelDeadline = deps.clock.after(Math.max(0, deadlineMs - nowMs), () => whole.fire(DEADLINE))
+      const deadlineMs = Math.min(nowMs + deps.limits.totalMs, ctx.deadlineMs ?? Number.POSITIVE_INFINITY, target.deadlineMs ?? Number.POSITIVE_INFINITY)
+      const whole = openCancel()
+      const unfollow = followSignal(whole, ctx.signal)
+      const stopDeadline = deps.clock.after(Math.max(0, deadlineMs - nowMs), () => whole.fire('deadline'))
+      let leave: (() => void) | undefined
       try {
-        const leave = await bulkhead.enter(whole.signal).catch((error: unknown) => { throw isSoundboxError(error) ? error : waitedInVain(deps, whole.signal) })
-        try {
-          return await runAttempts({ deps, breakers, allowed: allowListOf(target.auditFields), ctx, target, deadlineMs, whole: whole.signal }, attempt)
-        } finally {
-          leave()
-        }
+        leave = await bulkhead.enter(whole)
+        if (leave === undefined) throw waitedInVain(deps, whole)
+        return await runAttempts({ deps, breakers, allowed: allowListOf(target.auditFields), ctx, target, deadlineMs, whole }, attempt)
       } finally {
-        cancelDeadline()
-        whole.close()
+        leave?.()
+        stopDeadline()
+        unfollow?.()
       }
     }
   }
 }
 
-type Run = { deps: PolicyDeps, breakers: Map<string, Breaker>, allowed: AllowList, ctx: TransportContext, target: CallTarget, deadlineMs: number, whole: AbortSignal }
+type Run = { deps: PolicyDeps, breakers: Map<string, Breaker>, allowed: AllowList, ctx: TransportContext, target: CallTarget, deadlineMs: number, whole: Cancel }
 type AttemptCall<T> = Parameters<typeof attemptOnce<T>>[1]
 
 async function runAttempts<T> (run: Run, attempt: AttemptCall<T>): Promise<T> {
@@ -72,7 +68,7 @@ async function runAttempts<T> (run: Run, attempt: AttemptCall<T>): Promise<T> {
     if (admit === 'no') throw new SoundboxError('PROVIDER_UNAVAILABLE', `${deps.issuer}: the circuit breaker of ${target.host} is open, nothing was sent`)
     const outcome = await attemptOnce(run, attempt, number, admit === 'probe')
     if (outcome.ok) return outcome.value
-    const waitMs = run.whole.aborted ? undefined : planRetry(
+    const waitMs = run.whole.reason() !== undefined ? undefined : planRetry(
       outcome.fault, { attempt: number, idempotent: target.idempotent, nowMs: deps.clock.nowMs(), deadlineMs: run.deadlineMs, random: deps.random() }, policy)
     if (waitMs === undefined) throw errorFromFault(outcome.fault, deps.issuer, target)
     deps.log.debug({ traceId: run.ctx.traceId, uriKey: target.uriKey, attempt: number, waitMs }, 'provider call is tried again')
@@ -81,41 +77,37 @@ async function runAttempts<T> (run: Run, attempt: AttemptCall<T>): Promise<T> {
 }
 
 /** One attempt under its own time-out, counted in the breaker and written to the audit trail. */
-async function attemptOnce<T> (run: Run, attempt: (info: { attempt: number, signal: AbortSignal }) => Promise<Attempt<T>>, number: number, probe: boolean): Promise<Attempt<T>> {
+async function attemptOnce<T> (run: Run, attempt: (info: AttemptInfo) => Promise<Attempt<T>>, number: number, probe: boolean): Promise<Attempt<T>> {
   const { deps, target } = run
   const startMs = deps.clock.nowMs()
-  const own = openSignal(run.whole, undefined)
-  const cancelTimeout = deps.clock.after(target.timeoutMs ?? deps.limits.totalMs, () => own.fire(ATTEMPT_TIMEOUT))
+  const own = target.timeoutMs === undefined ? undefined : openCancel(run.whole)
+  const cancel = own ?? run.whole
+  const stopTimeout = target.timeoutMs === undefined ? undefined : deps.clock.after(target.timeoutMs, () => own?.fire('attempt time-out'))
   let outcome: Attempt<T> | undefined
   try {
-    outcome = await firstOf(attempt({ attempt: number, signal: own.signal }), own.signal)
+    outcome = await firstOf(attempt({ attempt: number, cancel }), cancel)
     return outcome
   } finally {
-    cancelTimeout()
-    own.close()
+    stopTimeout?.()
+    own?.close()
     tellBreaker(run, outcome, probe)
     record(run, outcome, { number, startMs })
   }
 }
 
-/** The attempt's answer, or a time-out of unknown effect when it does not end within one turn after its signal. */
-async function firstOf<T> (attempt: Promise<Attempt<T>>, signal: AbortSignal): Promise<Attempt<T>> {
-  if (signal.aborted) return await attempt
-  let onAbort: (() => void) | undefined
-  const stuck = new Promise<Attempt<T>>(resolve => {
-    onAbort = () => {
-      setImmediate(() => {
-        const message = signal.reason === CALLER_GONE ? 'the caller went away' : 'no answer in time'
-        resolve({ ok: false, fault: { kind: signal.reason === CALLER_GONE ? 'aborted' : 'timeout', sent: true, final: false, message }, trail: { url: '', method: '' } })
-      })
-    }
-    signal.addEventListener('abort', onAbort, { once: true })
+/** The attempt's answer, or a time-out of unknown effect when it does not end within one turn after it was told to stop. */
+async function firstOf<T> (attempt: Promise<Attempt<T>>, cancel: Cancel): Promise<Attempt<T>> {
+  return await new Promise((resolve, reject) => {
+    const stop = cancel.onFire(reason => {
+      const kind = reason === 'caller gone' ? 'aborted' : 'timeout'
+      const message = reason === 'caller gone' ? 'the caller went away' : 'no answer in time'
+      setImmediate(() => { resolve({ ok: false, fault: { kind, sent: true, final: false, message }, trail: { url: '', method: '' } }) })
+    })
+    attempt.then(outcome => {
+      stop()
+      resolve(outcome)
+    }, reject)
   })
-  try {
-    return await Promise.race([attempt, stuck])
-  } finally {
-    if (onAbort !== undefined) signal.removeEventListener('abort', onAbort)
-  }
 }
 
 function askBreaker (run: Run): 'call' | 'probe' | 'no' {
@@ -165,33 +157,22 @@ export function errorFromFault (fault: AttemptFault, issuer: Issuer, target: Pic
   return new SoundboxError(code, what, { cause: fault.cause })
 }
 
-function waitedInVain (deps: PolicyDeps, signal: AbortSignal): SoundboxError {
-  return signal.reason === DEADLINE
+function waitedInVain (deps: PolicyDeps, cancel: Cancel): SoundboxError {
+  return cancel.reason() === 'deadline'
     ? new SoundboxError('PROVIDER_BUSY', `${deps.issuer}: the call waited ${deps.limits.totalMs} ms for its turn, nothing was sent`)
     : new SoundboxError('PROVIDER_UNAVAILABLE', `${deps.issuer}: the caller went away before anything was sent`)
 }
 
-/** A signal that fires with its parent (for `reason`, or the parent's own) or by `fire`; `close` lets go of the parent. */
-function openSignal (parent: AbortSignal | undefined, reason: string | undefined): { signal: AbortSignal, fire: (reason: string) => void, close: () => void } {
-  const controller = new AbortController()
-  const follow = (): void => controller.abort(reason ?? parent?.reason)
-  if (parent?.aborted === true) follow()
-  else parent?.addEventListener('abort', follow, { once: true })
-  return { signal: controller.signal, fire: why => controller.abort(why), close: () => parent?.removeEventListener('abort', follow) }
-}
-
-/** True after `ms`, false when the signal fires first. */
-async function waitFor (clock: Clock, ms: number, signal: AbortSignal): Promise<boolean> {
+/** True after `ms`, false when the call is told to stop first. */
+async function waitFor (clock: Clock, ms: number, cancel: Cancel): Promise<boolean> {
   return await new Promise(resolve => {
-    const stop = (): void => {
-      cancel()
-      resolve(false)
-    }
-    const cancel = clock.after(ms, () => {
-      signal.removeEventListener('abort', stop)
-      resolve(!signal.aborted)
+    const stopTimer = clock.after(ms, () => {
+      stopListening()
+      resolve(cancel.reason() === undefined)
     })
-    if (signal.aborted) stop()
-    else signal.addEventListener('abort', stop, { once: true })
+    const stopListening = cancel.onFire(() => {
+      stopTimer()
+      resolve(false)
+    })
   })
 }

@@ -5,6 +5,7 @@
 //                      <- fromResponse <- (isSuccess?)  <-
 //
 // Most providers speak HTTP. One that does not (SMTP, ISO 8583, the simulator) is a `Transport`: the same promise, other wire.
+import type { Cancel } from './cancel.js'
 import type { Issuer, IssuerServices, ServiceName, ServiceRequest, ServiceResponse } from './contract.js'
 
 /** One row of a provider's uri_map. `path` may hold `{name}` parameters and is appended to the issuer's base URL.
@@ -101,9 +102,9 @@ export type CallContext = {
   actor: string
   background: boolean
   /** The caller went away. */
-  signal?: AbortSignal
+  signal?: AbortSignal | undefined
   /** The call ends then, if that is sooner than the issuer's own total. */
-  deadlineMs?: number
+  deadlineMs?: number | undefined
 }
 
 /** Anything that can perform services of one issuer. `http` is made by httpTransport(provider, …); others are written by hand. */
@@ -140,6 +141,8 @@ export type AttemptTrail = { url: string, method: string, status?: number, reque
 
 /** Runs attempts of one call under the whole policy and writes one audit row an attempt. Transports get it, providers do not see it.
  *  Throws PROVIDER_TIMEOUT, PROVIDER_UNAVAILABLE, PROVIDER_BUSY, PROVIDER_REJECTED, PROVIDER_RESPONSE_INVALID, PROVIDER_STATE_UNKNOWN. */
-export type CallRunner = <T>(ctx: TransportContext, target: CallTarget, attempt: (info: { attempt: number, signal: AbortSignal }) => Promise<Attempt<T>>) => Promise<T>
-/** `host` is the breaker's key beside the issuer. `auditFields` as in Provider. */
-export type CallTarget = { issuer: Issuer, host: string, uriKey: string, idempotent: boolean, timeoutMs?: number, auditFields: readonly string[] }
+export type CallRunner = <T>(ctx: TransportContext, target: CallTarget, attempt: (info: AttemptInfo) => Promise<Attempt<T>>) => Promise<T>
+/** `cancel` tells the attempt to stop (`cancel.signal()` is an AbortSignal); it must then answer within one turn of the event loop. */
+export type AttemptInfo = { attempt: number, cancel: Cancel }
+/** `host` is the breaker's key beside the issuer. `auditFields` as in Provider. `deadlineMs` as in CallContext: the sooner one counts. */
+export type CallTarget = { issuer: Issuer, host: string, uriKey: string, idempotent: boolean, timeoutMs?: number | undefined, auditFields: readonly string[], deadlineMs?: number | undefined }

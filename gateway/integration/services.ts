@@ -63,7 +63,8 @@ async function perform<S extends ServiceName> (deps: ServicesDeps, context: Call
   const { issuer, changesState } = SERVICES[service]
   const transport = transportOf(deps, issuer, service)
   const send = async (reference: string): Promise<ServiceResponse<S>> => {
-    const ctx: TransportContext = { ...context, service, reference }
+    const { traceId, actor, background, signal, deadlineMs } = context
+    const ctx: TransportContext = { traceId, actor, background, signal, deadlineMs, service, reference }
     return await audited(deps, transport, ctx, async () => checked(service, changesState, await transport.call(service, input, ctx)))
   }
   const reference = deps.makeReference()

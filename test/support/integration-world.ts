@@ -55,7 +55,7 @@ export const TOY: Provider<'cbs'> = {
   auditFields: ['account~account', 'code', 'page', 'pin~account', 'balance'],
   services: {
     account_balance_cbs: {
-      toRequest: input => ({ uriKey: 'balance', format: 'json', body: { account: input.account_no, pin: '9999', note: 'private' } }),
+      toRequest: input => ({ uriKey: 'balance', format: 'json', body: { account: input.account_no, pin: 'pin-43', note: 'note-for-nobody' } }),
       fromResponse: ({ body }, input, ctx) => ({
         account_no: input.account_no, currency: 'TZS', ledger: textAt(body, 'balance'), available: textAt(body, 'balance'), cleared: null, held: null, overdraft_limit: null,
         as_of: new Date(ctx.nowMs).toISOString()
@@ -75,6 +75,9 @@ export const TOY: Provider<'cbs'> = {
     }
   }
 }
+
+/** Every audit row and log line of every world of this process, for the scan at the end. */
+export const KEPT: { rows: AuditRow[], lines: object[] } = { rows: [], lines: [] }
 
 export type World = {
   clock: ManualClock
@@ -118,6 +121,8 @@ export async function openWorld (env: Env, options: { provider?: Provider<'cbs'>
     close: async () => {
       await transport.close()
       await audit.close()
+      KEPT.rows.push(...store.rows)
+      KEPT.lines.push(...log.lines)
     }
   }
 }

@@ -1,6 +1,7 @@
 import t from 'tap'
 import { type Breaker, BREAKER_POLICY, CLOSED, stepBreaker } from '../../../gateway/integration/breaker.js'
 import { type Bulkhead, EMPTY, openBulkhead, stepBulkhead } from '../../../gateway/integration/bulkhead.js'
+import { followSignal, openCancel } from '../../../gateway/integration/cancel.js'
 import { BACKOFF_BASE_MS, BACKOFF_CAP_MS, BREAKER_CALLS_MIN, BREAKER_OPEN_MS, BREAKER_WINDOW_MS } from '../../../gateway/integration/figures.js'
 import { blockedReason, findHostRule, isLoopbackLiteral, parseHostRule } from '../../../gateway/integration/hosts.js'
 import { errorFromFault } from '../../../gateway/integration/policy.js'
@@ -114,24 +115,57 @@ t.test('the bulkhead admits activeMax, queues queueMax in order, and refuses one
 
 t.test('queued calls that are aborted do not starve the ones behind them', async t => {
   const bulkhead = openBulkhead('sms', { activeMax: 1, queueMax: 10 })
-  const still = new AbortController().signal
+  const still = openCancel()
   const leave = await bulkhead.enter(still)
-  const gone = [new AbortController(), new AbortController(), new AbortController()]
-  const aborted = gone.map(controller => t.rejects(bulkhead.enter(controller.signal), 'aborted'))
+  const gone = [openCancel(), openCancel(), openCancel()]
+  const aborted = gone.map(async cancel => t.equal(await bulkhead.enter(cancel), undefined))
   const order: number[] = []
   const waiting = [1, 2, 3].map(async number => {
     const done = await bulkhead.enter(still)
     order.push(number)
-    done()
+    done?.()
   })
-  for (const controller of gone) controller.abort(new Error('aborted'))
+  for (const cancel of gone) cancel.fire('caller gone')
   await Promise.all(aborted)
-  leave()
+  leave?.()
   await Promise.all(waiting)
   t.same(order, [1, 2, 3])
   t.same(bulkhead.now(), EMPTY)
-  await t.rejects(bulkhead.enter(AbortSignal.abort(new Error('before'))), 'before')
+  const before = openCancel()
+  before.fire('deadline')
+  t.equal(await bulkhead.enter(before), undefined)
   t.same(bulkhead.now(), EMPTY, 'nothing is leaked')
+})
+
+t.test('a cancel fires once, tells everyone, and makes a signal only when one is asked for', async t => {
+  const whole = openCancel()
+  const own = openCancel(whole)
+  const told: string[] = []
+  const stop = own.onFire(reason => told.push(`first ${reason}`))
+  own.onFire(reason => told.push(`second ${reason}`))
+  const signal = own.signal()
+  stop()
+  whole.fire('deadline')
+  own.fire('caller gone')
+  t.same(told, ['second deadline'])
+  t.ok(signal.aborted && signal === own.signal() && signal.reason === 'deadline')
+  own.onFire(reason => told.push(`late ${reason}`))
+  t.equal(told.at(-1), 'late deadline')
+  t.ok(whole.signal().aborted, 'a signal made after the fact')
+  const closed = openCancel(openCancel(whole))
+  t.equal(closed.reason(), 'deadline', 'a child of one that has fired')
+  const free = openCancel()
+  const child = openCancel(free)
+  child.close()
+  free.fire('deadline')
+  t.equal(child.reason(), undefined, 'closed: it has let go')
+  const outside = new AbortController()
+  const [follower, deaf] = [openCancel(), openCancel()]
+  followSignal(follower, outside.signal)
+  followSignal(deaf, outside.signal)?.()
+  t.equal(followSignal(deaf, undefined), undefined)
+  outside.abort()
+  t.same([follower.reason(), deaf.reason()], ['caller gone', undefined])
 })
 
 t.test('a call that changes something is of unknown state exactly when it was sent and not refused', async t => {
