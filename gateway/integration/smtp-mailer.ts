@@ -56,7 +56,7 @@ export function smtpTransport (config: EmailSMTPConfig, deps: SmtpDeps): Transpo
     has: service => service === 'send_email_message',
     call: async <S extends ServiceName>(service: S, input: ServiceRequest<S>, ctx: Parameters<Transport['call']>[2]): Promise<ServiceResponse<S>> => {
       if (service !== 'send_email_message') throw new SoundboxError('PROVIDER_CONFIG', `SMTP does not offer ${service}`)
-      return await deps.run(ctx, target, async ({ signal }) => await attempt(input as MailRequest, signal)) as ServiceResponse<S>
+      return await deps.run(ctx, target, async ({ cancel }) => await attempt(input as MailRequest, cancel.signal())) as ServiceResponse<S>
     },
     close: async () => mailer.close()
   }
