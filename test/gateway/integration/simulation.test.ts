@@ -300,5 +300,6 @@ t.test('the simulator of a gateway: one world for bank and bills, its settings j
   t.equal((await simulator.transport('cbs').call('bank_dictionary_cbs', {}, ctx)).length, 5)
   t.equal(simulator.transport('bill').has('biller_package_bill'), true)
   t.throws(() => simulator.transport('sms'), { code: 'PROVIDER_CONFIG' })
-  for (const wrong of [{ CBS_API_SIMULATE: 'true', CBS_API_SIM_COUNTRY: 'XY' }, { SMS_API_SIMULATE: 'true', SMS_API_SIM_RULES: '{"1":"melt"}' }]) t.throws(() => open(wrong as Record<string, string>), { code: 'CONFIG_INVALID' })
+  const wrong: Record<string, string>[] = [{ CBS_API_SIMULATE: 'true', CBS_API_SIM_COUNTRY: 'XY' }, { SMS_API_SIMULATE: 'true', SMS_API_SIM_RULES: '{"1":"melt"}' }]
+  for (const env of wrong) t.throws(() => open(env), { code: 'CONFIG_INVALID' })
 })
