@@ -145,5 +145,5 @@ CREATE INDEX replay_mark_expiry ON replay_mark (expires_at);
 export const SQLITE_MIGRATIONS: readonly Migration[] = [
   { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST },
   { id: 2, name: 'audit trail, provider calls, tokens, one-time codes', sql: INTEGRATION_TABLES },
-  { id: 4, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES }
+  { id: 3, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES }
 ]
