@@ -1,6 +1,6 @@
 // Who may connect, and how each of them speaks: the peers file (SOUNDBOX_ISO_PEERS_FILE), one profile a switch. README.md shows one.
 import { BlockList, isIP } from 'node:net'
-import { SoundboxError } from '../../protocol/index.js'
+import { isSoundboxError, SoundboxError } from '../../protocol/index.js'
 import {
   compileFraming, compileShippedSpec, compileSpec, type FramingJson, type IsoOptions, pack, SHIPPED_SPECS, type ShippedSpec, type Spec
 } from '../../protocol/iso8583/index.js'
@@ -79,7 +79,7 @@ export function parsePeer (value: unknown, where: string, readText: (path: strin
     allowsAddress: addressCheck(addresses ?? [], where),
     port: row['port'] === undefined ? null : read.whole('port', 0, 0, 65_535),
     wire: {
-      spec, framing: compileFraming(row['framing'] as FramingJson | undefined),
+      spec, framing: named(where, () => compileFraming(row['framing'] as FramingJson | undefined)),
       leniencies: leniencesOf(row['leniencies'] === undefined ? [] : read.list('leniencies'), spec, where), mac: macOf(row['mac'], where, readText)
     },
     allowsMerchant: nameCheck(row['merchants'] === undefined ? ['*'] : read.list('merchants').map(merchant => merchant.toLowerCase())),
@@ -132,8 +132,9 @@ function readerOf (row: Row, where: string) {
 
 function specOf (value: unknown, where: string, readText: (path: string) => string): Spec {
   if (value === undefined) return compileShippedSpec('1987-ascii')
-  if (typeof value !== 'string') return compileSpec(value)
-  return Object.hasOwn(SHIPPED_SPECS, value) ? compileShippedSpec(value as ShippedSpec) : compileSpec(parsed(readFile(value, where, readText), where))
+  if (typeof value === 'string' && Object.hasOwn(SHIPPED_SPECS, value)) return compileShippedSpec(value as ShippedSpec)
+  const json = typeof value === 'string' ? parsed(readFile(value, where, readText), where) : value
+  return named(where, () => compileSpec(json))
 }
 
 /** The codec knows its own words: it is asked here, so that a typing mistake is not found by the first message. */
@@ -162,6 +163,15 @@ function macOf (value: unknown, where: string, readText: (path: string) => strin
   const settings = { algorithm, key: keyOf('keyFile'), kek: keyOf('kekFile') }
   if (settings.key === null && settings.kek === null) throw wrong(where, 'mac needs keyFile, kekFile or both')
   return settings
+}
+
+/** The codec's own refusal, with the peer in front. */
+function named<T> (where: string, compile: () => T): T {
+  try {
+    return compile()
+  } catch (error) {
+    throw isSoundboxError(error) ? wrong(where, error.message) : error
+  }
 }
 
 function readFile (path: string, where: string, readText: (path: string) => string): string {

@@ -20,9 +20,9 @@ export type Wire = {
   decode: (bytes: Uint8Array) => Message
   /** Masked lines, safe to log. */
   describe: (message: Message) => string[]
-  /** Takes the key of a key exchange into use. Throws SECRET_UNREADABLE; INPUT_INVALID where the profile has no key-encrypting key. */
+  /** Takes the key of a key exchange into use. Throws SECRET_UNREADABLE; ISO_NOT_SUPPORTED where the profile has no key-encrypting key. */
   takeKey: (sealed: string) => void
-  /** DE 48 that brings the peer a new key, which is accepted from now on. Throws INPUT_INVALID. */
+  /** DE 48 that brings the peer a new key, which is accepted from now on. Throws ISO_NOT_SUPPORTED. */
   offerKey: (key: Buffer) => string
 }
 
@@ -40,7 +40,10 @@ export function openWire ({ spec, framing, leniencies, mac }: WireSettings, nowM
       return keys.check(hook => unpack(spec, bytes, { ...leniencies, mac: hook }))
     },
     describe: message => describe(spec, message),
-    takeKey (sealed) { keys?.take(openWorkingKey(exchangeOf(mac), sealed)) },
+    takeKey (sealed) {
+      const key = openWorkingKey(exchangeOf(mac), sealed)
+      keys?.take(key)
+    },
     offerKey (key) {
       const sealed = sealWorkingKey(exchangeOf(mac), key)
       keys?.accept(key)
@@ -54,7 +57,7 @@ function hasMac ({ fields }: Message): boolean {
 }
 
 function exchangeOf (mac: MacSettings | null): { algorithm: MacAlgorithm, kek: Buffer } {
-  if (mac === null || mac.kek === null) throw new SoundboxError('INPUT_INVALID', 'this peer has no key-encrypting key: name mac.kekFile in its profile')
+  if (mac === null || mac.kek === null) throw new SoundboxError('ISO_NOT_SUPPORTED', 'this peer has no key-encrypting key: name mac.kekFile in its profile')
   return { algorithm: mac.algorithm, kek: mac.kek }
 }
 

@@ -7,7 +7,7 @@ import { isRecordFault, type Queryable, storeErrorFrom } from './postgres-open.j
 import { type Counted, nameOf, type NewPayment, recordPayments, stepDeliveries } from './postgres-writes.js'
 
 /** Operations of one batch, so that the first of a flood is not answered with the last. */
-const BATCH_OPS_MAX = 1_000
+export const BATCH_OPS_MAX = 1_000
 
 export type WriteOp =
   | { kind: 'record', item: NewPayment }

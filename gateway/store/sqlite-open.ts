@@ -5,7 +5,7 @@ import { SoundboxError } from '../../protocol/index.js'
 
 export type Db = Database.Database
 export type Statement = Database.Statement
-export type DatabaseSetup = { path: string, busyTimeoutMs: number, readonly: boolean }
+export type DatabaseSetup = { path: string, busyTimeoutMs: number, readonly: boolean, mustExist?: boolean }
 
 /** A locked database is given up after this long at the latest: the caller has a fallback and somebody waits for an answer. */
 export const BUSY_TIMEOUT_MS_MAX = 100
@@ -23,8 +23,8 @@ const FULL = 2
  * read back. The file is made with mode 600; SQLite gives its -wal and -shm files the same. Throws DATA_DIR_UNUSABLE when a setting
  * does not hold, and what SQLite throws.
  */
-export function openDatabase ({ path, busyTimeoutMs, readonly }: DatabaseSetup): Db {
-  if (!readonly) closeSync(openSync(path, 'a', 0o600))
+export function openDatabase ({ path, busyTimeoutMs, readonly, mustExist = readonly }: DatabaseSetup): Db {
+  if (!mustExist) closeSync(openSync(path, 'a', 0o600))
   if (!readonly) chmodSync(path, 0o600)
   const db = new Database(path, { readonly, timeout: Math.min(busyTimeoutMs, BUSY_TIMEOUT_MS_MAX) })
   try {

@@ -6,13 +6,17 @@ import type { ReplayMark, Store, StoreStats } from './contract.js'
 import { createReplayMemory, REPLAY_MARKS_MAX, type ReplayMemory } from './replay-marks.js'
 import type { Counters } from './sqlite-batch.js'
 import { BUSY_TIMEOUT_MS_MAX } from './sqlite-open.js'
+import { integrationStoreOver } from './sqlite-integration.js'
 import type { ReadOps, WriteOps } from './sqlite-ops.js'
 import { type LinkSetup, openWorkerLink, type WorkerLink, type WorkerReply } from './worker-link.js'
 
 /** Calls that may wait for one database thread; the next is refused at once. */
 export const STORE_QUEUE_MAX = 20_000
-const MARKS_PAGE = 20_000
+/** Marks that are read at once at the start. */
+export const MARKS_PAGE = 20_000
+/** Marks that one operation removes, or writes down late. */
 const MARKS_PURGE_SLICE = 5_000
+/** Marks from a time when the database failed that go along with the next one. */
 const UNSAVED_MARKS_SLICE = 500
 const WORKER = new URL('./sqlite-worker.js', import.meta.url)
 
@@ -127,6 +131,7 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
     saveDeviceSeen: async seen => { await write('saveDeviceSeen', seen) },
     deviceStates: () => read('deviceStates', null as never),
 
+    integration: integrationStoreOver(write, read),
     claimMark: mark => {
       if (closed) throw new SoundboxError('STORE_FAILED', 'the store is closed')
       return marks.claimMark(mark)
@@ -167,7 +172,8 @@ function markKeeper (write: Call<WriteOps>, memory: ReplayMemory, nowMs: () => n
     purgeMarks: async expiredBefore => {
       const purged = await memory.purge(expiredBefore)
       while (await write('purgeMarks', { expiredBefore, limit: MARKS_PURGE_SLICE }) === MARKS_PURGE_SLICE);
-      if (unsaved.length > 0) save(unsaved.splice(0, unsaved.length).filter(mark => mark.expiresAt >= expiredBefore))
+      const again = unsaved.splice(0, unsaved.length).filter(mark => mark.expiresAt >= expiredBefore)
+      for (let from = 0; from < again.length; from += MARKS_PURGE_SLICE) save(again.slice(from, from + MARKS_PURGE_SLICE))
       return purged
     }
   }

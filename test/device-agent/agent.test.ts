@@ -6,8 +6,9 @@ import { BATTERY_LOW_PERCENT, CONNECTION_LOST_MS } from '../../device-agent/hous
 import { ACKS_IN_FLIGHT_MAX } from '../../device-agent/outbox.js'
 import type { Power } from '../../device-agent/power.js'
 import { formatJsonLine, formatPrintLine } from '../../device-agent/report-line.js'
-import { encodeMessage } from '../../protocol/index.js'
-import { idOf, openBench, openManualClock, payment, T0 } from './rig.js'
+import { encodeMessage, sealAnnouncement } from '../../protocol/index.js'
+import { openRandom } from '../support/random.js'
+import { idOf, openBench, openManualClock, payment, SIGNING_KEY, T0, TID } from './rig.js'
 
 t.test('a payment: hello first, received at once, spoken, and known on both sides', async t => {
   const bench = await openBench({ dir: t.testdir() })
@@ -56,6 +57,22 @@ t.test('what does not verify is dropped: not spoken, not acknowledged, counted',
   await bench.announce(payment(1))
   t.equal(bench.texts().length, 1, 'and the true one is spoken')
   await bench.endSound()
+  await bench.stop()
+})
+
+t.test('random bytes on any topic change nothing', async t => {
+  const bench = await openBench({ dir: t.testdir() })
+  await bench.goUp()
+  const rand = openRandom(Number(process.env['SEED'] ?? 1))
+  const whole = sealAnnouncement(payment(1), TID, SIGNING_KEY)
+  for (let round = 0; round < 300; round++) {
+    const bytes = round % 2 === 0 ? Buffer.from(Array.from({ length: Math.floor(rand() * 200) }, () => Math.floor(rand() * 256))) : Buffer.from(whole)
+    if (round % 2 === 1) bytes[Math.floor(rand() * bytes.length)]! ^= 1 << Math.floor(rand() * 8)
+    await bench.link.events.onMessage((['announce', 'command', 'desired'] as const)[round % 3]!, bytes)
+  }
+  await bench.settle()
+  t.same([bench.acks(), bench.texts()], [[], []])
+  t.equal(bench.agent.counts().dropped, 300)
   await bench.stop()
 })
 

@@ -2,7 +2,7 @@
 // goes on by itself when the fault is over.
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, copyFileSync, cpSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmdirSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, renameSync, rmdirSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -157,6 +157,20 @@ t.test('pages that cannot be read refuse the call; repaired, all goes on without
   writeSync(file, readFileSync(join(dir, 'good')), 0, size, 0)
   t.ok(await eventually(async () => await store.findPayment('pnb', 'T7')))
   t.same(await eventually(() => store.recordPayment(somePayment(999), [])), { outcome: 'new' })
+})
+
+t.test('a database file that is moved away takes no more payments until it is back', async t => {
+  const path = join(t.testdir(), 'x.db')
+  const store = await openStore(path)
+  t.teardown(() => store.close())
+  await store.recordPayment(somePayment(1), [])
+  renameSync(path, `${path}.away`)
+  await t.rejects(store.recordPayment(somePayment(2), []), { code: 'STORE_FAILED' })
+  await t.rejects(store.findPayment('pnb', 'T1'), { code: 'STORE_FAILED' })
+  t.notOk(existsSync(path), 'nothing is made in its place')
+  renameSync(`${path}.away`, path)
+  t.same(await eventually(() => store.recordPayment(somePayment(2), [])), { outcome: 'new' })
+  t.ok(await eventually(() => store.findPayment('pnb', 'T1')))
 })
 
 /** The first page and what every connection reads when it opens. */

@@ -6,12 +6,13 @@ import type { HistoryQuery } from '../../gateway/store/contract.js'
 import { foldChanges } from '../../gateway/store/delivery-steps.js'
 import { migrateSqlite, migrationChecksum, pendingMigrations } from '../../gateway/store/migrate.js'
 import { createReplayMemory } from '../../gateway/store/replay-marks.js'
-import { openSqliteStore } from '../../gateway/store/sqlite.js'
+import { MARKS_PAGE, openSqliteStore } from '../../gateway/store/sqlite.js'
 import { createBatchWriter, type Op, type Ops } from '../../gateway/store/sqlite-batch.js'
 import { historyOps, historySql } from '../../gateway/store/sqlite-history.js'
 import { BUSY_TIMEOUT_MS_MAX, openDatabase, PAGE_BYTES, WAL_PAGES_MAX } from '../../gateway/store/sqlite-open.js'
 import { readOps, writeOps } from '../../gateway/store/sqlite-ops.js'
 import { SQLITE_MIGRATIONS } from '../../gateway/store/sqlite-schema.js'
+import { TRANSACTION_OPS_MAX } from '../../gateway/store/sqlite-worker.js'
 import { openWorkerLink, type WorkerLink } from '../../gateway/store/worker-link.js'
 import { SILENT_LOG } from '../../protocol/index.js'
 import type { Test } from '../support/store-suite.js'
@@ -226,6 +227,22 @@ t.test('the queue has a limit, and beyond it calls are refused at once', async t
   t.same(await store.recordPayment(somePayment(10), []), { outcome: 'new' })
   t.match(store.stats(), { payments: 11, writeQueue: 0, committedOps: 11 })
   t.ok(store.stats().committedBatches <= 3, 'one turn is one transaction')
+})
+
+t.test('a flood is several transactions, and all marks of a full memory come back after a restart', async t => {
+  const path = join(t.testdir(), 'x.db')
+  const first = await openSqliteStore(settings(path))
+  await Promise.all(Array.from({ length: TRANSACTION_OPS_MAX * 2 + 1 }, () => first.stepDeliveries([])))
+  t.match(first.stats(), { committedBatches: 3, committedOps: TRANSACTION_OPS_MAX * 2 + 1 })
+  await first.close()
+  const db = new Database(path)
+  const insert = db.prepare('INSERT INTO replay_mark (mark, owner, expires_at) VALUES (unhex(?), ?, ?)')
+  db.transaction(() => { for (let i = 0; i < MARKS_PAGE + 2; i++) insert.run(i.toString(16).padStart(32, '0'), '', START_MS + (i === 5 ? -1 : 9)) })()
+  db.close()
+  const store = await openSqliteStore(settings(path))
+  t.teardown(() => store.close())
+  const claim = (i: number): boolean | Promise<boolean> => store.claimMark({ mark: i.toString(16).padStart(32, '0'), owner: '', expiresAt: START_MS + 9 })
+  t.same([0, 5, MARKS_PAGE - 1, MARKS_PAGE, MARKS_PAGE + 1, MARKS_PAGE + 2].map(claim), [false, true, false, false, false, true])
 })
 
 t.test('the replay memory has a limit, counts after a purge again, and purges by time', async t => {

@@ -188,8 +188,8 @@ t.test('an announcement opens with the key of its own box only, and no field can
   t.throws(() => openAnnouncement(bytes, 'SB-0001', 'other'), { code: 'SIGNATURE_INVALID' })
   const { sig } = JSON.parse(bytes.toString()) as { sig: string }
   const changes: Partial<Announcement>[] = [
-    { id: `f${ID.slice(1)}` }, { seq: 2 }, { kind: 'summary' }, { amountMinor: 190_000 }, { currency: 'USD' }, { language: 'TAMIL' }, { issuedAt: 2 }, { expiresAt: 3 }, { txnType: 'UPI' }, { count: 0 },
-    { prompt: 'code' }
+    { id: `f${ID.slice(1)}` }, { seq: 2 }, { kind: 'summary' }, { amountMinor: 190_000 }, { currency: 'USD' }, { language: 'TAMIL' }, { issuedAt: 2 }, { expiresAt: 3 },
+    { txnType: 'UPI' }, { count: 0 }, { prompt: 'code' }
   ]
   for (const change of changes) {
     const { amountMinor, ...rest } = { ...payment, ...change }

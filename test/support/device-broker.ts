@@ -68,8 +68,7 @@ export async function openDeviceBroker (boxes: readonly BoxKeys[], options: { mq
     }),
     close: () => broker.close()
   }
-  const broker = await openEmbeddedBroker({ host: '127.0.0.1', mqttPort: options.mqttPort ?? 0, limits: options.limits ?? {}, ...(options.tls === undefined ? {} : { tls: options.tls }),
-    log: SILENT_LOG, nowMs: Date.now }, {
+  const broker = await openEmbeddedBroker({ host: '127.0.0.1', mqttPort: 0, log: SILENT_LOG, nowMs: Date.now, ...options }, {
     authenticate: ({ clientId, password, certificateName }) => {
       self.certificateNames.push(certificateName)
       return keysOf.get(clientId)?.password === password ? clientId : undefined
