@@ -17,7 +17,8 @@ const authority = makeCertificate({ commonName: 'test authority', isCa: true }, 
 const server = makeCertificate({ commonName: 'server', hosts: ['localhost', '127.0.0.1'], issuer: authority }, NOW)
 
 type Teardown = { teardown: (close: () => Promise<void>) => void }
-async function over (t: Teardown, tls: NonNullable<Parameters<typeof openProviderDouble>[1]>['tls'], env: Record<string, string>, steps: readonly Step[] = [OK]): Promise<{ world: World, double: ProviderDouble }> {
+async function over (t: Teardown, tls: NonNullable<Parameters<typeof openProviderDouble>[1]>['tls'], env: Record<string, string>,
+  steps: readonly Step[] = [OK]): Promise<{ world: World, double: ProviderDouble }> {
   const double = await openProviderDouble({ '/balance': steps, '/statement': steps }, { host: 'localhost', ...(tls === undefined ? {} : { tls }) })
   const world = await openWorld({ URL: double.url, ...env })
   t.teardown(async () => {
@@ -36,8 +37,10 @@ t.test('a certificate that is self-signed, expired, not yet valid, of another ho
   const cases: [string, ReturnType<typeof makeCertificate>, string, RegExp][] = [
     ['self-signed', makeCertificate({ commonName: 'self', hosts: ['localhost'] }, NOW), '', /DEPTH_ZERO_SELF_SIGNED_CERT/],
     ['unknown authority', server, '', /UNABLE_TO_/],
-    ['expired', makeCertificate({ commonName: 'old', hosts: ['localhost'], issuer: authority, fromMs: NOW - 3 * DAY, untilMs: NOW - DAY }, NOW), authority.cert, /CERT_HAS_EXPIRED/],
-    ['not yet valid', makeCertificate({ commonName: 'new', hosts: ['localhost'], issuer: authority, fromMs: NOW + DAY, untilMs: NOW + 2 * DAY }, NOW), authority.cert, /CERT_NOT_YET_VALID/],
+    ['expired', makeCertificate({ commonName: 'old', hosts: ['localhost'], issuer: authority, fromMs: NOW - 3 * DAY, untilMs: NOW - DAY }, NOW), authority.cert,
+      /CERT_HAS_EXPIRED/],
+    ['not yet valid', makeCertificate({ commonName: 'new', hosts: ['localhost'], issuer: authority, fromMs: NOW + DAY, untilMs: NOW + 2 * DAY }, NOW), authority.cert,
+      /CERT_NOT_YET_VALID/],
     ['wrong host', makeCertificate({ commonName: 'localhost', hosts: ['bank.example'], issuer: authority }, NOW), authority.cert, /ERR_TLS_CERT_ALTNAME_INVALID/]
   ]
   for (const [why, certificate, ca, code] of cases) {
@@ -74,11 +77,13 @@ t.test('a client certificate is shown when it is configured', async t => {
   await t.rejects(without.world.balance(), { code: 'PROVIDER_UNAVAILABLE' })
   t.equal(without.double.seen.length, 0)
   t.throws(() => parseIntegrationConfig({ CBS_API_TLS_CERT: client.cert }, () => ''), { code: 'CONFIG_INVALID' })
-  await t.rejects(openWorld({ URL: 'https://localhost:1', TLS_CERT: 'no pem', TLS_KEY: 'no pem', ATTEMPTS_MAX: '1' }).then(async broken => await broken.balance().finally(broken.close)), { code: /PROVIDER_(?:CONFIG|UNAVAILABLE)/ })
+  await t.rejects(openWorld({ URL: 'https://localhost:1', TLS_CERT: 'no pem', TLS_KEY: 'no pem',
+    ATTEMPTS_MAX: '1' }).then(async broken => await broken.balance().finally(broken.close)), { code: /PROVIDER_(?:CONFIG|UNAVAILABLE)/ })
 })
 
 t.test('requests are signed by HMAC over what is on the wire, anew on every attempt', async t => {
-  const { world, double } = await over(t, undefined, { SIGN: 'hmac', SIGN_KEY: 'signing-secret', SIGN_TEMPLATE: '{timestamp}\\n{nonce}\\n{method}\\n{path}\\n{body}' }, [{ do: 'answer', status: 500 }, OK])
+  const { world, double } = await over(t, undefined, { SIGN: 'hmac', SIGN_KEY: 'signing-secret', SIGN_TEMPLATE: '{timestamp}\\n{nonce}\\n{method}\\n{path}\\n{body}' },
+    [{ do: 'answer', status: 500 }, OK])
   const call = world.balance()
   await until(() => world.attempts() === 1, 'the first attempt')
   world.clock.advance(2000)
@@ -98,9 +103,11 @@ t.test('requests are encrypted as JWE and signed as JWS, and then only an encryp
     return { open: publicKey.export({ type: 'spki', format: 'pem' }).toString(), secret: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString() }
   }
   const [bank, ours, signing] = [pair(), pair(), pair()]
-  const sealed = await new CompactEncrypt(Buffer.from('{"code":600,"balance":"7.50"}')).setProtectedHeader({ alg: 'ECDH-ES+A256KW', enc: 'A256GCM' }).encrypt(createPublicKey(ours.open))
+  const sealed = await new CompactEncrypt(Buffer.from('{"code":600,"balance":"7.50"}')).setProtectedHeader({ alg: 'ECDH-ES+A256KW',
+    enc: 'A256GCM' }).encrypt(createPublicKey(ours.open))
   const env = {
-    ENCRYPT: 'jwe', ENCRYPT_ALGORITHM: 'ECDH-ES+A256KW', ENCRYPT_KEY: bank.open, DECRYPT_KEY: ours.secret, SIGN: 'jws', SIGN_ALGORITHM: 'ES256', SIGN_KEY: signing.secret, SIGN_KEY_ID: 'k1'
+    ENCRYPT: 'jwe', ENCRYPT_ALGORITHM: 'ECDH-ES+A256KW', ENCRYPT_KEY: bank.open, DECRYPT_KEY: ours.secret, SIGN: 'jws', SIGN_ALGORITHM: 'ES256', SIGN_KEY: signing.secret,
+      SIGN_KEY_ID: 'k1'
   }
   const { world, double } = await over(t, undefined, env, [{ do: 'answer', type: 'application/jose', text: sealed }, OK])
   t.match(await world.balance(), { ledger: '7.50' })
