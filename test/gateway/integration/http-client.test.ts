@@ -3,7 +3,7 @@ import t from 'tap'
 import { BODY_TIMEOUT_MS, CONNECT_TIMEOUT_MS, HEADERS_TIMEOUT_MS, RESPONSE_BYTES_MAX, TOTAL_TIMEOUT_MS } from '../../../gateway/integration/figures.js'
 import type { Lookup } from '../../../gateway/integration/http-wire.js'
 import { AUDIT_LINGER_MS, AUDIT_RETRY_MS, verifyAudit } from '../../../gateway/integration/audit.js'
-import { AUDIT_KEY, KEPT, openWorld, TOY, type World } from '../../support/integration-world.js'
+import { AUDIT_KEY, KEPT, openWorld, type World } from '../../support/integration-world.js'
 import { settled, until } from '../../support/manual-clock.js'
 import { openProviderDouble, type ProviderDouble, type Scenario, type Step } from '../../support/provider-double.js'
 
@@ -235,50 +235,6 @@ t.test('an XML bomb from a provider is refused and does no harm', async t => {
   await t.rejects(world.details(), { code: 'PROVIDER_RESPONSE_INVALID', message: /DOCTYPE/ })
 })
 
-t.test('a redirect is not followed, least of all to a link-local address', async t => {
-  const { world, double } = await over(t, { '/balance': [{ do: 'answer', status: 302, headers: { location: 'http://169.254.169.254/latest/meta-data/' } }] })
-  await t.rejects(world.balance(), { code: 'PROVIDER_RESPONSE_INVALID', message: /redirect \(HTTP 302\)/ })
-  t.equal(double.seen.length, 1)
-  t.match(await world.rows(), [{ outcome: 'invalid', status: 302 }])
-})
-
-t.test('only hosts on the list are reached, judged by name before and by address after DNS', async t => {
-  const double = await openProviderDouble({ '/balance': [OK] })
-  t.teardown(double.close)
-  const resolving = (...addresses: string[]): Lookup => (_host, _options, done) => { done(null, addresses.map(address => ({ address, family: address.includes(':') ? 6 : 4 }))) }
-  const cases: [Record<string, string>, Lookup | undefined, boolean, string][] = [
-    [{ URL: double.url, HOSTS: 'other.example:443' }, undefined, false, 'not on the list'],
-    [{ URL: double.url, HOSTS: `127.0.0.1:${double.port + 1}` }, undefined, false, 'another port'],
-    [{ URL: double.url, HOSTS: `127.0.0.1:${double.port}` }, undefined, true, 'the literal on the list'],
-    [{ URL: `http://bank.example:${double.port}` }, resolving('127.0.0.1'), false, 'a public name that turns to loopback'],
-    [{ URL: `http://bank.example:${double.port}` }, resolving('169.254.169.254', '10.0.0.1'), false, 'a public name that turns to metadata'],
-    [{ URL: `http://bank.example:${double.port}`, HOSTS: `bank.example:${double.port}@127.0.0.0/8` }, resolving('169.254.169.254', '127.0.0.1'), true,
-      'the network that the list names; the other address is left out'],
-    [{ URL: `http://169.254.169.254:${double.port}` }, undefined, false, 'a metadata literal, although the URL names it'],
-    [{ URL: `http://localhost:${double.port}` }, undefined, true, 'localhost']
-  ]
-  for (const [env, lookup, reached, why] of cases) {
-    const before = double.seen.length
-    const world = await openWorld(env, lookup === undefined ? {} : { deps: { lookup } })
-    if (reached) t.match(await world.balance(), { ledger: '19.00' }, why)
-    else await t.rejects(world.balance(), { code: 'PROVIDER_CONFIG' }, why)
-    t.equal(double.seen.length - before, reached ? 1 : 0, `${why}: requests`)
-    t.match(await world.rows(), [{ outcome: reached ? 'ok' : 'blocked' }], `${why}: row`)
-    await world.close()
-  }
-})
-
-t.test('a required header that is not configured keeps everything here, with a row', async t => {
-  const provider = { ...TOY, requiredAuthHeaders: ['x-api-key', 'x-tenant'] }
-  const { world, double } = await over(t, { '/balance': [OK], '/statement': [OK] }, { HEADER_X_TENANT: 'a' }, { provider })
-  await t.rejects(world.balance(), { code: 'PROVIDER_AUTH_MISSING', message: /x-api-key; nothing was sent/ })
-  t.equal(double.connections(), 0, 'not even a connection')
-  t.match(await world.rows(), [{ outcome: 'auth', status: null, attempt: 1 }])
-  t.match(await world.change(), { opening: '19.00' }, 'a row with auth none needs none')
-  const relaxed = await over(t, { '/balance': [OK] }, { REJECT_UNAUTHORIZED: 'false' }, { provider })
-  t.match(await relaxed.world.balance(), { ledger: '19.00' }, 'the switch is off')
-})
-
 t.test('ten failures open the breaker for everyone, one probe closes it', async t => {
   const failing: Step[] = Array.from({ length: 11 }, () => ({ do: 'answer', status: 500 }))
   const { world, double } = await over(t, { '/balance': [...failing, OK] }, { ATTEMPTS_MAX: '1' })
@@ -342,32 +298,6 @@ t.test('a caller who goes away ends its attempt; after a change that is an unkno
   }
   await t.rejects(world.balance({ signal: AbortSignal.abort() }), { code: 'PROVIDER_UNAVAILABLE' }, 'gone before it began')
   t.equal(world.policy.health().breakers[new URL(double.url).host], 'closed')
-})
-
-t.test('a fetched token is asked for under the deadline of the call and forgotten on 401', async t => {
-  let fetched = 0
-  let forgotten = 0
-  const provider = {
-    ...TOY,
-    uriMap: { ...TOY.uriMap, balance: { ...TOY.uriMap['balance']!, auth: 'provider' as const },
-      login: { method: 'POST' as const, path: '/login', idempotent: true, auth: 'none' as const } },
-    openAuth: (deps: Parameters<NonNullable<typeof TOY.openAuth>>[0]) => ({
-      headersFor: async () => {
-        fetched += 1
-        await deps.send({ uriKey: 'login', format: 'form', body: { assertion: deps.secret('account') } })
-        return { authorization: `Bearer t${fetched}` }
-      },
-      forget: () => { forgotten += 1 }
-    })
-  }
-  const { world, double } = await over(t, { '/login': [{ do: 'answer', json: { code: 600 } }], '/balance': [{ do: 'answer', status: 401 }, OK] },
-    { SECRET_ACCOUNT: 'account-secret' }, { provider })
-  await t.rejects(world.balance(), { code: 'PROVIDER_CONFIG', message: /refuses our credentials \(HTTP 401\)/ })
-  t.equal(forgotten, 1)
-  t.match(await world.balance(), { ledger: '19.00' })
-  t.equal(double.seen.at(-1)?.headers['authorization'], 'Bearer t2')
-  t.match(await world.rows(), [{ uriKey: 'login', actor: 'system:auth' }, { uriKey: 'balance' }, { uriKey: 'login' }, { uriKey: 'balance' }])
-  t.notMatch(JSON.stringify([world.store.rows, world.log.lines]), /account-secret|Bearer/)
 })
 
 t.test('audit rows that cannot be written stop new calls at the bound, and the chain is whole afterwards', async t => {

@@ -59,7 +59,8 @@ t.test('a changed, removed, inserted, swapped or re-keyed row is found, and its 
       ['the first row', db => db.prepare('DELETE FROM audit WHERE seq = 1').run(), 1, 'missing'],
     ['a hash', db => db.prepare("UPDATE audit SET hash = '00' WHERE seq = 4").run(), 4, 'changed'],
     ['rows that were moved up', db => { db.prepare('DELETE FROM audit WHERE seq = 2').run(); db.prepare('UPDATE audit SET seq = seq - 1 WHERE seq > 2').run() }, 2, 'changed'],
-    ['a forged row at the end', db => db.prepare("INSERT INTO audit SELECT 6, at_ms, trace_id, actor, issuer, service, uri_key, method, url, status, latency_ms, attempt, outcome, error, request, response, hash, hash FROM audit WHERE seq = 5").run(), 6, 'changed']
+    ['a forged row at the end', db => db.prepare(`INSERT INTO audit SELECT 6, at_ms, trace_id, actor, issuer, service, uri_key, method, url, status,
+      latency_ms, attempt, outcome, error, request, response, hash, hash FROM audit WHERE seq = 5`).run(), 6, 'changed']
   ]
   for (const [why, change, seq, problem] of changes) {
     raw.exec('DELETE FROM audit')
