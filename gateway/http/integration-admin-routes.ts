@@ -24,7 +24,8 @@ const AuditQuery = Type.Object({
   after: Type.Optional(Type.Integer({ minimum: 0, description: 'rows after this sequence number' })), limit: Type.Optional(Type.Integer({ minimum: 1, maximum: AUDIT_READ_ROWS_MAX }))
 }, { additionalProperties: false })
 const VerifyBody = Type.Object({
-  anchor: Type.Optional(Type.Object({ seq: Type.Integer({ minimum: 1 }), hash: Type.String({ pattern: '^[0-9a-f]{64}$' }) }, { additionalProperties: false, description: 'a head noted earlier: finds rows that were cut off' }))
+  anchor: Type.Optional(Type.Object({ seq: Type.Integer({ minimum: 1 }), hash: Type.String({ pattern: '^[0-9a-f]{64}$' }) },
+    { additionalProperties: false, description: 'a head noted earlier: finds rows that were cut off' }))
 }, { additionalProperties: false, examples: [{}] })
 
 /** Registers the routes in a scope that only operators reach. */

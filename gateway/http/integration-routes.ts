@@ -130,7 +130,8 @@ async function fail (deps: IntegrationRouteDeps, request: FastifyRequest, reply:
   const known = isSoundboxError(error) ? error : errorFromFastify(error as FastifyError)
   const traceId = request.integrationTraceId === '' ? deps.makeTraceId() : request.integrationTraceId
   const isOurs = known.code === 'SERVER_FAULT'
-  deps.log[isOurs ? 'error' : 'debug']({ ...(isOurs ? { err: error } : {}), code: known.code, traceId, route: request.routeOptions.url, actor: request.integrationCaller?.id }, 'integration call failed')
+  deps.log[isOurs ? 'error' : 'debug']({ ...(isOurs ? { err: error } : {}), code: known.code, traceId, route: request.routeOptions.url, actor: request.integrationCaller?.id },
+    'integration call failed')
   const retryAfterS = RETRY_AFTER.get(known) ?? (known.code === 'PROVIDER_BUSY' || known.code === 'OVERLOADED' ? BUSY_RETRY_S : undefined)
   if (retryAfterS !== undefined) reply.header('retry-after', String(retryAfterS))
   if (known.code === 'UNAUTHORIZED') reply.header('www-authenticate', 'Bearer')

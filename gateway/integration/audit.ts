@@ -152,7 +152,8 @@ export async function verifyAudit (store: Pick<AuditStore, 'page'>, key: Buffer,
 }
 
 /** As verifyAudit, for callers that stop at a broken chain. Throws AUDIT_TAMPERED with the first wrong sequence number. */
-export async function assertAudit (store: Pick<AuditStore, 'page'>, key: Buffer, known: { start?: AuditHead, anchor?: AuditHead } = {}): Promise<{ rows: number, head: AuditHead | undefined }> {
+export async function assertAudit (store: Pick<AuditStore, 'page'>, key: Buffer, known: { start?: AuditHead, anchor?: AuditHead } = {}): Promise<{ rows: number,
+  head: AuditHead | undefined }> {
   const verdict = await verifyAudit(store, key, known)
   if (!verdict.ok) throw new SoundboxError('AUDIT_TAMPERED', `the audit trail is broken at row ${verdict.seq}: ${verdict.problem}`)
   return { rows: verdict.rows, head: verdict.head }

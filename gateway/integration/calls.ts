@@ -25,7 +25,8 @@ export type { CallChange, CallRecord, CallStore } from '../store/integration-rec
 export type CallLedgerDeps = { store: CallStore, key: Buffer, nowMs: () => number, log: Log }
 export type ChangingCall<S extends ServiceName> = { issuer: Issuer, service: S, input: ServiceRequest<S>, clientRef: string, actor: string, traceId: string, reference: string }
 export type CallLedger = {
-  /** Runs `send` at most once for a client_ref; after a refusal again, with the reference of the first time. Throws ALREADY_EXISTS (other content), PROVIDER_STATE_UNKNOWN, STORE_FAILED, and what `send` throws. */
+  /** Runs `send` at most once for a client_ref; after a refusal again, with the reference of the first time. Throws ALREADY_EXISTS (other content),
+   *  PROVIDER_STATE_UNKNOWN, STORE_FAILED, and what `send` throws. */
   once: <S extends ServiceName>(call: ChangingCall<S>, send: (reference: string) => Promise<ServiceResponse<S>>) => Promise<ServiceResponse<S>>
   /** Asks about every due unknown call; `ask` is undefined for services that cannot be asked. Returns how many were settled. */
   settleDue: (ask: SettleAsk) => Promise<number>

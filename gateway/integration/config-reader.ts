@@ -60,6 +60,30 @@ export function openReader (prefix: string, env: Env, readFile: ReadFile, proble
     secret,
     fileText,
     problem,
+    ...scalarReaders(raw, problem),
+    list: name => raw(name)?.split(',').map(item => item.trim()).filter(item => item !== ''),
+    json (name) {
+      const value = fileText(name)
+      if (value === undefined || value === '') return undefined
+      const parsed = parseObject(value)
+      if (parsed === undefined) problem(name, 'must be a JSON object')
+      return parsed
+    },
+    family: family => Object.fromEntries(namesOf(family).map(name => [name.slice(family.length + 1).toLowerCase(), raw(name) ?? ''])),
+    secretFamily (family) {
+      const bare = new Set(namesOf(family).map(name => name.replace(/_FILE$/, '')))
+      return Object.fromEntries([...bare].flatMap(name => {
+        const value = secret(name)
+        return value === undefined ? [] : [[name.slice(family.length + 1).toLowerCase(), value]]
+      }))
+    },
+    unknown: () => Object.keys(env).filter(name => name.startsWith(`${prefix}_`) && !asked.has(name)).sort()
+  }
+}
+
+/** Numbers, flags and words: a value out of its range is a problem, and the default stands in for it. */
+function scalarReaders (raw: (name: string) => string | undefined, problem: Reader['problem']): Pick<Reader, 'integer' | 'flag' | 'word'> {
+  return {
     integer (name, { min, max, otherwise }) {
       const value = raw(name)
       if (value === undefined) return otherwise
@@ -80,24 +104,7 @@ export function openReader (prefix: string, env: Env, readFile: ReadFile, proble
       const found = words.find(word => word === value)
       if (value !== undefined && found === undefined) problem(name, `must be one of ${words.join(', ')}`)
       return found ?? otherwise
-    },
-    list: name => raw(name)?.split(',').map(item => item.trim()).filter(item => item !== ''),
-    json (name) {
-      const value = fileText(name)
-      if (value === undefined || value === '') return undefined
-      const parsed = parseObject(value)
-      if (parsed === undefined) problem(name, 'must be a JSON object')
-      return parsed
-    },
-    family: family => Object.fromEntries(namesOf(family).map(name => [name.slice(family.length + 1).toLowerCase(), raw(name) ?? ''])),
-    secretFamily (family) {
-      const bare = new Set(namesOf(family).map(name => name.replace(/_FILE$/, '')))
-      return Object.fromEntries([...bare].flatMap(name => {
-        const value = secret(name)
-        return value === undefined ? [] : [[name.slice(family.length + 1).toLowerCase(), value]]
-      }))
-    },
-    unknown: () => Object.keys(env).filter(name => name.startsWith(`${prefix}_`) && !asked.has(name)).sort()
+    }
   }
 }
 

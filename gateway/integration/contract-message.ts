@@ -61,7 +61,8 @@ export const MESSAGE_SERVICES = {
       html: Type.Optional(Type.String({ minLength: 1, maxLength: EMAIL_BODY_CHARS_MAX })), client_ref: clientRef
     }),
     response: closed({
-      client_ref: clientRef, message_id: text(256, 'Message-ID of the mail'), accepted: rowsOf(emailAddress, 2 * EMAIL_RECIPIENTS_MAX), rejected: rowsOf(emailAddress, 2 * EMAIL_RECIPIENTS_MAX)
+      client_ref: clientRef, message_id: text(256, 'Message-ID of the mail'), accepted: rowsOf(emailAddress, 2 * EMAIL_RECIPIENTS_MAX),
+        rejected: rowsOf(emailAddress, 2 * EMAIL_RECIPIENTS_MAX)
     }),
     example: {
       request: { to: ['shop@example.com'], subject: 'Takings of 5 January', text: '42 payments, 80,300.00', client_ref: 'r-20260105' },

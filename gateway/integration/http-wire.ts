@@ -74,6 +74,26 @@ const PHASES = {
 } as const satisfies Record<string, { limit: keyof LimitsConfig, kind: AttemptFault['kind'], what: string }>
 type Phase = typeof PHASES[keyof typeof PHASES]
 
+/** Ends the phase that is on when its time is over. One timer an exchange: firing early, it is set again for the rest of the phase of then. */
+function openPhaseTimer ({ limits, clock }: Pick<WireSettings, 'limits' | 'clock'>, onLate: (phase: Phase) => void): { enter: (phase: Phase) => void, start: () => void, stop: () => void } {
+  let phase: Phase = PHASES.connect
+  let endMs = 0
+  let stop = (): void => {}
+  const tick = (): void => {
+    const leftMs = endMs - clock.nowMs()
+    if (leftMs > 0) stop = clock.after(leftMs, tick)
+    else onLate(phase)
+  }
+  return {
+    enter (next) {
+      phase = next
+      endMs = clock.nowMs() + limits[next.limit]
+    },
+    start: () => { stop = clock.after(Math.min(limits.connectMs, limits.headersMs, limits.bodyMs), tick) },
+    stop: () => { stop() }
+  }
+}
+
 /** Settles exactly once; whatever comes later is dropped, and a request that starts late is aborted before its first byte. */
 function exchange (pool: Pool, { limits, clock }: WireSettings, request: WireRequest): Promise<WireAnswer> {
   return new Promise(resolve => {
@@ -84,15 +104,12 @@ function exchange (pool: Pool, { limits, clock }: WireSettings, request: WireReq
     let headers: Record<string, string> = {}
     let bytes = 0
     const chunks: Buffer[] = []
-    let phase: Phase = PHASES.connect
-    let phaseEndMs = Number.POSITIVE_INFINITY
-    let stopTimer: (() => void) | undefined
     let stopListening = (): void => {}
 
     const settle = (answer: WireAnswer): void => {
       if (isSettled) return
       isSettled = true
-      stopTimer?.()
+      timer.stop()
       stopListening()
       resolve(answer)
       if (!answer.ok) controller?.abort(new Error('given up'))
@@ -104,19 +121,10 @@ function exchange (pool: Pool, { limits, clock }: WireSettings, request: WireReq
       if (why === 'caller gone') fail('aborted', 'the caller went away', { final: true })
       else fail('timeout', 'no answer in time')
     })
-    // One timer an exchange: when it fires before the end of the phase that is on by then, it is set again for the rest.
-    const tick = (): void => {
-      const leftMs = phaseEndMs - clock.nowMs()
-      if (leftMs > 0) stopTimer = clock.after(leftMs, tick)
-      else fail(phase.kind, `${phase.what} took longer than ${limits[phase.limit]} ms`)
-    }
-    const enter = (next: Phase): void => {
-      phase = next
-      phaseEndMs = clock.nowMs() + limits[next.limit]
-    }
+    const timer = openPhaseTimer({ limits, clock }, phase => fail(phase.kind, `${phase.what} took longer than ${limits[phase.limit]} ms`))
 
     if (isSettled) return
-    enter(PHASES.connect)
+    timer.enter(PHASES.connect)
     pool.dispatch({ method: request.method, path: request.path, headers: request.headers, body: request.body ?? null }, {
       onRequestStart (control) {
         controller = control
@@ -125,13 +133,13 @@ function exchange (pool: Pool, { limits, clock }: WireSettings, request: WireReq
           return
         }
         sent = true
-        enter(PHASES.headers)
+        timer.enter(PHASES.headers)
       },
       onResponseStart (_control, code, rawHeaders) {
         if (code < 200 || isSettled) return
         status = code
         headers = plainHeaders(rawHeaders)
-        enter(PHASES.body)
+        timer.enter(PHASES.body)
         if (Number(headers['content-length'] ?? 0) > limits.responseBytesMax) fail('invalid', `the answer is longer than ${limits.responseBytesMax} bytes`, { final: true })
       },
       onResponseData (_control, chunk) {
@@ -143,7 +151,7 @@ function exchange (pool: Pool, { limits, clock }: WireSettings, request: WireReq
       onResponseEnd () { settle({ ok: true, status, headers, body: chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks) }) },
       onResponseError (_control, error) { settle({ ok: false, fault: faultFromError(error, sent) }) }
     })
-    if (!isSettled) stopTimer = clock.after(sent ? Math.min(limits.headersMs, limits.bodyMs) : Math.min(limits.connectMs, limits.headersMs, limits.bodyMs), tick)
+    if (!isSettled) timer.start()
   })
 }
 

@@ -73,7 +73,8 @@ function httpConfigOf (settings: IntegrationSettings, issuer: Exclude<Issuer, 'e
   switch (issuer) {
     case 'sms': return withParam(settings.sms, 'sender_id', settings.sms.senderId)
     case 'kyc': return withParam(settings.kyc, 'workflow_id', settings.kyc.workflowId)
-    case 'push': return settings.push.serviceAccount === undefined ? settings.push : { ...settings.push, secrets: { service_account: settings.push.serviceAccount, ...settings.push.secrets } }
+    case 'push': return settings.push.serviceAccount === undefined ? settings.push : { ...settings.push,
+      secrets: { service_account: settings.push.serviceAccount, ...settings.push.secrets } }
     case 'cbs': case 'bill': return settings[issuer]
     default: return issuer satisfies never
   }

@@ -145,4 +145,5 @@ export type CallRunner = <T>(ctx: TransportContext, target: CallTarget, attempt:
 /** `cancel` tells the attempt to stop (`cancel.signal()` is an AbortSignal); it must then answer within one turn of the event loop. */
 export type AttemptInfo = { attempt: number, cancel: Cancel }
 /** `host` is the breaker's key beside the issuer. `auditFields` as in Provider. `deadlineMs` as in CallContext: the sooner one counts. */
-export type CallTarget = { issuer: Issuer, host: string, uriKey: string, idempotent: boolean, timeoutMs?: number | undefined, auditFields: readonly string[], deadlineMs?: number | undefined }
+export type CallTarget = { issuer: Issuer, host: string, uriKey: string, idempotent: boolean, timeoutMs?: number | undefined, auditFields: readonly string[],
+  deadlineMs?: number | undefined }

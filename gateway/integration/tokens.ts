@@ -105,7 +105,8 @@ function rowFrom (token: NewToken, now: number): Omit<TokenRow, 'hash'> {
   if (permissions === undefined) throw new SoundboxError('INPUT_INVALID', `role must be one of ${Object.keys(ROLES).join(', ')}`)
   const unknown = permissions.find(permission => !PERMISSIONS.includes(permission))
   if (unknown !== undefined) throw new SoundboxError('INPUT_INVALID', `permissions are ${PERMISSIONS.join(', ')}`)
-  return { id: randomBytes(6).toString('hex'), kind, name, permissions: [...new Set(permissions)], ratePerMinute, createdAt: now, expiresAt: now + lifeDays * DAY_MS, revokedAt: null, lastUsedAt: null }
+  return { id: randomBytes(6).toString('hex'), kind, name, permissions: [...new Set(permissions)], ratePerMinute, createdAt: now, expiresAt: now + lifeDays * DAY_MS, revokedAt: null,
+    lastUsedAt: null }
 }
 
 function shown ({ hash: _hash, ...row }: TokenRow): Omit<TokenRow, 'hash'> {

@@ -26,7 +26,8 @@ const REQUEST = { uriKey: 'balance', format: 'json', body: { account: '015024500
 const ACCOUNT = '0150245000100'
 const SERVER = `
 import { createServer } from 'node:http'
-const answer = JSON.stringify({ code: 600, message: 'Success', balance: '152000.00', body: { custAcNo: '${ACCOUNT}', branchName: 'SAMORA', currency: 'TZS', firstName: 'ASHA', lastName: 'JUMA' } })
+const answer = JSON.stringify({ code: 600, message: 'Success', balance: '152000.00',
+  body: { custAcNo: '${ACCOUNT}', branchName: 'SAMORA', currency: 'TZS', firstName: 'ASHA', lastName: 'JUMA' } })
 const server = createServer((request, response) => {
   request.resume()
   request.on('end', () => { response.writeHead(200, { 'content-type': 'application/json', 'content-length': answer.length }); response.end(answer) })
@@ -88,7 +89,8 @@ async function openOurs (url: string): Promise<{ client: () => Promise<unknown>,
   const clock = openClock(Date.now)
   const { cbs: config } = parseIntegrationConfig({ CBS_API_URL: url, CBS_API_CONCURRENCY_MAX: String(AT_ONCE) }, () => '')
   let rows = 0
-  const audit = await openAudit({ store: { append: async batch => { rows += batch.length }, last: async () => undefined, page: async () => [] }, key: Buffer.alloc(32, 1), clock, log: SILENT_LOG })
+  const audit = await openAudit({ store: { append: async batch => { rows += batch.length }, last: async () => undefined, page: async () => [] }, key: Buffer.alloc(32, 1),
+    clock, log: SILENT_LOG })
   const policy = openPolicy({ issuer: 'cbs', limits: config.limits, clock, random: Math.random, audit, log: SILENT_LOG })
   let references = 0
   const makeReference = (): string => `r${++references}`

@@ -62,9 +62,11 @@ export const TOY: Provider<'cbs'> = {
       })
     },
     account_details_cbs: {
-      toRequest: input => ({ uriKey: 'details', format: 'xml', pathParams: { account: input.account_no }, query: { page: '1', token: 'query-secret' }, body: { ask: { account: input.account_no } } }),
+      toRequest: input => ({ uriKey: 'details', format: 'xml', pathParams: { account: input.account_no }, query: { page: '1', token: 'query-secret' },
+        body: { ask: { account: input.account_no } } }),
       fromResponse: ({ body }, input) => ({
-        account_no: input.account_no, name: textAt(body, 'answer.name'), cif: textAt(body, 'answer.cif'), type: 'SAVINGS', product: null, currency: 'TZS', status: 'ACTIVE', sub_status: null,
+        account_no: input.account_no, name: textAt(body, 'answer.name'), cif: textAt(body, 'answer.cif'), type: 'SAVINGS', product: null, currency: 'TZS', status: 'ACTIVE',
+          sub_status: null,
         branch: null, opened_on: null
       })
     },
@@ -97,7 +99,8 @@ export type World = {
 }
 
 /** `env`: CBS_API_* without the prefix. `random`: what the jitter draws. */
-export async function openWorld (env: Env, options: { provider?: Provider<'cbs'>, clock?: ManualClock, random?: () => number, deps?: Partial<HttpTransportDeps> } = {}): Promise<World> {
+export async function openWorld (env: Env, options: { provider?: Provider<'cbs'>, clock?: ManualClock, random?: () => number,
+  deps?: Partial<HttpTransportDeps> } = {}): Promise<World> {
   const clock = options.clock ?? openManualClock()
   const settings = parseIntegrationConfig({ SOUNDBOX_ENV: 'test', ...Object.fromEntries(Object.entries(env).map(([name, value]) => [`CBS_API_${name}`, value])) }, () => '')
   const config: IntegrationConfig = settings.cbs
@@ -118,7 +121,8 @@ export async function openWorld (env: Env, options: { provider?: Provider<'cbs'>
   const transport = httpTransport(options.provider ?? TOY, config, {
     run: policy.run, clock, nonce: makeReference, log, makeTraceId: () => 'f'.repeat(32), makeReference, ...options.deps
   })
-  const ctx = (service: TransportContext['service'], more: Partial<TransportContext> = {}): TransportContext => ({ traceId: 'a'.repeat(32), actor: 'token1', background: false, service, reference: makeReference(), ...more })
+  const ctx = (service: TransportContext['service'], more: Partial<TransportContext> = {}): TransportContext => ({ traceId: 'a'.repeat(32), actor: 'token1',
+    background: false, service, reference: makeReference(), ...more })
   return {
     clock, transport, policy, audit, store, log,
     attempts: () => attempts,

@@ -52,7 +52,8 @@ export async function openProviderDouble (scenario: Scenario, options: DoubleOpt
   const { tls } = options
   const server = tls === undefined
     ? createServer(serve)
-    : createTlsServer({ cert: tls.cert, key: tls.key, ...(tls.ca === undefined ? {} : { ca: tls.ca }), requestCert: tls.requestCert ?? false, rejectUnauthorized: tls.requestCert ?? false }, serve)
+    : createTlsServer({ cert: tls.cert, key: tls.key, ...(tls.ca === undefined ? {} : { ca: tls.ca }), requestCert: tls.requestCert ?? false,
+      rejectUnauthorized: tls.requestCert ?? false }, serve)
   server.on('connection', (socket: Socket) => {
     connections += 1
     sockets.add(socket)

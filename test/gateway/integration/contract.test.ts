@@ -1,6 +1,8 @@
 import t from 'tap'
-import { digitsOfMsisdn, INTEGRATION_PERMISSIONS, maskMsisdn, parseServiceRequest, parseServiceResponse, REPORT_ROUTE, ROUTES, SERVICE_NAMES, SERVICES, smsParts } from '../../../gateway/integration/contract.js'
-import { EMAIL_BODY_CHARS_MAX, EMAIL_RECIPIENTS_MAX, EMAIL_SUBJECT_CHARS_MAX, SEARCH_ROWS_MAX, SMS_RECIPIENTS_MAX, STATEMENT_ROWS_MAX } from '../../../gateway/integration/contract-parts.js'
+import { digitsOfMsisdn, INTEGRATION_PERMISSIONS, maskMsisdn, parseServiceRequest, parseServiceResponse, REPORT_ROUTE, ROUTES, SERVICE_NAMES, SERVICES,
+  smsParts } from '../../../gateway/integration/contract.js'
+import { EMAIL_BODY_CHARS_MAX, EMAIL_RECIPIENTS_MAX, EMAIL_SUBJECT_CHARS_MAX, SEARCH_ROWS_MAX, SMS_RECIPIENTS_MAX,
+  STATEMENT_ROWS_MAX } from '../../../gateway/integration/contract-parts.js'
 import { booleanAt, decimalAt, objectAt, optionalDecimalAt, optionalTextAt, rowsAt, textAt, wordFrom } from '../../../gateway/integration/fields.js'
 
 t.test('the route table is the one of the mission', async t => {
@@ -40,19 +42,25 @@ t.test('requests are accepted at their limits and refused one past them', async 
   const rows: [Parameters<typeof parseServiceRequest>[0], object, boolean, string][] = [
     ['account_details_cbs', { account_no: '1'.repeat(34) }, true, '34 characters'], ['account_details_cbs', { account_no: '1'.repeat(35) }, false, '35 characters'],
     ['account_details_cbs', { account_no: '123' }, false, '3 characters'], ['account_details_cbs', { account_no: 1234 }, false, 'a number'],
-    ['account_search_cbs', { cif: '1' }, true, 'one key'], ['account_search_cbs', {}, false, 'none'], ['account_search_cbs', { cif: '1', msisdn: '+255712345678' }, false, 'two keys'],
-    ['mini_statement_cbs', { account_no: account, limit: STATEMENT_ROWS_MAX }, true, '50 rows'], ['mini_statement_cbs', { account_no: account, limit: STATEMENT_ROWS_MAX + 1 }, false, '51 rows'],
-    ['mini_statement_cbs', { account_no: account, limit: 0 }, false, 'no rows'], ['mini_statement_cbs', { account_no: account, from: '2026-01-02', to: '2026-01-02' }, true, 'one day'],
-    ['mini_statement_cbs', { account_no: account, from: '2026-01-03', to: '2026-01-02' }, false, 'backwards'], ['mini_statement_cbs', { account_no: account, from: '2026-13-01' }, false, 'month 13'],
+    ['account_search_cbs', { cif: '1' }, true, 'one key'], ['account_search_cbs', {}, false, 'none'],
+      ['account_search_cbs', { cif: '1', msisdn: '+255712345678' }, false, 'two keys'],
+    ['mini_statement_cbs', { account_no: account, limit: STATEMENT_ROWS_MAX }, true, '50 rows'],
+      ['mini_statement_cbs', { account_no: account, limit: STATEMENT_ROWS_MAX + 1 }, false, '51 rows'],
+    ['mini_statement_cbs', { account_no: account, limit: 0 }, false, 'no rows'],
+      ['mini_statement_cbs', { account_no: account, from: '2026-01-02', to: '2026-01-02' }, true, 'one day'],
+    ['mini_statement_cbs', { account_no: account, from: '2026-01-03', to: '2026-01-02' }, false, 'backwards'],
+      ['mini_statement_cbs', { account_no: account, from: '2026-13-01' }, false, 'month 13'],
     ['mno_validate_cbs', { mno: 'MPESA', msisdn: '255712345678' }, true, 'without plus'], ['mno_validate_cbs', { mno: 'MPESA', msisdn: '0712345678' }, false, 'national number'],
-    ['mno_validate_cbs', { mno: 'MPESA', msisdn: `+${'1'.repeat(15)}` }, true, '15 digits'], ['mno_validate_cbs', { mno: 'MPESA', msisdn: `+${'1'.repeat(16)}` }, false, '16 digits'],
+    ['mno_validate_cbs', { mno: 'MPESA', msisdn: `+${'1'.repeat(15)}` }, true, '15 digits'],
+      ['mno_validate_cbs', { mno: 'MPESA', msisdn: `+${'1'.repeat(16)}` }, false, '16 digits'],
     ['interbank_account_name_cbs', { fsp_id: '016', account_no: account, identifier_type: 'BANK' }, true, 'fsp_id'],
     ['interbank_account_name_cbs', { bic: 'NMIBTZTZ', account_no: account, identifier_type: 'BANK' }, true, 'bic'],
     ['interbank_account_name_cbs', { account_no: account, identifier_type: 'BANK' }, false, 'neither'],
     ['interbank_account_name_cbs', { fsp_id: '016', bic: 'NMIBTZTZ', account_no: account, identifier_type: 'BANK' }, false, 'both'],
     ['customer_search_cbs', { by: 'cif', value: 'x'.repeat(64) }, true, '64'], ['customer_search_cbs', { by: 'cif', value: 'x'.repeat(65) }, false, '65'],
     ['customer_search_cbs', { by: 'name', value: 'x' }, false, 'unknown key kind'], ['customer_search_cbs', { by: 'cif', value: 'a\u0000b' }, false, 'control character'],
-    ['send_sms_message', { ...sms, to: numbers(SMS_RECIPIENTS_MAX) }, true, '100 numbers'], ['send_sms_message', { ...sms, to: numbers(SMS_RECIPIENTS_MAX + 1) }, false, '101 numbers'],
+    ['send_sms_message', { ...sms, to: numbers(SMS_RECIPIENTS_MAX) }, true, '100 numbers'],
+      ['send_sms_message', { ...sms, to: numbers(SMS_RECIPIENTS_MAX + 1) }, false, '101 numbers'],
     ['send_sms_message', { ...sms, to: [] }, false, 'nobody'], ['send_sms_message', { ...sms, to: ['+255712345678', '+255712345678'] }, false, 'the same twice'],
     ['send_sms_message', { ...sms, text: 'x'.repeat(1530) }, true, '10 parts'], ['send_sms_message', { ...sms, text: 'x'.repeat(1531) }, false, '11 parts'],
     ['send_sms_message', { ...sms, text: 'ह'.repeat(670) }, true, '10 UCS-2 parts'], ['send_sms_message', { ...sms, text: 'ह'.repeat(671) }, false, '11 UCS-2 parts'],
@@ -60,11 +68,15 @@ t.test('requests are accepted at their limits and refused one past them', async 
     ['send_email_message', { ...mail, to: addresses(EMAIL_RECIPIENTS_MAX) }, true, '50 recipients'],
     ['send_email_message', { ...mail, to: addresses(EMAIL_RECIPIENTS_MAX - 1), cc: ['c@example.com'] }, true, '49 and 1'],
     ['send_email_message', { ...mail, to: addresses(EMAIL_RECIPIENTS_MAX), cc: ['c@example.com'] }, false, '50 and 1'],
-    ['send_email_message', { ...mail, subject: 's'.repeat(EMAIL_SUBJECT_CHARS_MAX) }, true, 'longest subject'], ['send_email_message', { ...mail, subject: 'a\r\nBcc: x' }, false, 'header injection'],
+    ['send_email_message', { ...mail, subject: 's'.repeat(EMAIL_SUBJECT_CHARS_MAX) }, true, 'longest subject'],
+      ['send_email_message', { ...mail, subject: 'a\r\nBcc: x' }, false, 'header injection'],
     ['send_email_message', { ...mail, subject: 's'.repeat(EMAIL_SUBJECT_CHARS_MAX + 1) }, false, 'subject too long'],
-    ['send_email_message', { ...mail, text: 'x'.repeat(EMAIL_BODY_CHARS_MAX + 1) }, false, 'text too long'], ['send_email_message', { to: mail.to, subject: 's', client_ref: 'r' }, false, 'no content'],
-    ['send_email_message', { ...mail, to: ['a@b'] }, false, 'no domain'], ['send_push_message', { token: 'token-0001', title: 't', body: 'b', client_ref: 'r', ttl_s: 2_419_201 }, false, 'four weeks and a second'],
-    ['send_push_message', { token: 'token-0001', title: 't', body: 'b', client_ref: 'r', data: Object.fromEntries(Array.from({ length: 5 }, (_, index) => [`k${index}`, 'x'.repeat(900)])) }, false, 'above 4096 bytes']
+    ['send_email_message', { ...mail, text: 'x'.repeat(EMAIL_BODY_CHARS_MAX + 1) }, false, 'text too long'],
+      ['send_email_message', { to: mail.to, subject: 's', client_ref: 'r' }, false, 'no content'],
+    ['send_email_message', { ...mail, to: ['a@b'] }, false, 'no domain'],
+      ['send_push_message', { token: 'token-0001', title: 't', body: 'b', client_ref: 'r', ttl_s: 2_419_201 }, false, 'four weeks and a second'],
+    ['send_push_message', { token: 'token-0001', title: 't', body: 'b', client_ref: 'r',
+      data: Object.fromEntries(Array.from({ length: 5 }, (_, index) => [`k${index}`, 'x'.repeat(900)])) }, false, 'above 4096 bytes']
   ]
   for (const [service, input, fits, why] of rows) {
     if (fits) t.doesNotThrow(() => parseServiceRequest(service, input), `${service}: ${why}`)

@@ -59,7 +59,8 @@ t.test('Retry-After is the least wait, in seconds or as a date, and no wait beyo
 })
 
 t.test('the breaker opens at half of ten calls within the window, not before', async t => {
-  const run = (outcomes: readonly ('success' | 'failure')[], atMs = 0): Breaker => outcomes.reduce<Breaker>((state, kind) => stepBreaker(state, { kind, probe: false }, atMs, BREAKER_POLICY).next, CLOSED)
+  const run = (outcomes: readonly ('success' | 'failure')[], atMs = 0): Breaker => outcomes.reduce<Breaker>((state, kind) => stepBreaker(state, { kind, probe: false }, atMs,
+    BREAKER_POLICY).next, CLOSED)
   const of = (bad: number, good: number): ('success' | 'failure')[] => [...Array<'success'>(good).fill('success'), ...Array<'failure'>(bad).fill('failure')]
   t.equal(run(of(9, 0)).state, 'closed', 'nine failures say nothing yet')
   t.equal(run(of(BREAKER_CALLS_MIN, 0)).state, 'open')
@@ -190,19 +191,25 @@ t.test('addresses: link-local and metadata never, private only by name of the ne
   const named = rule('api.example.com:443')
   const inner = rule('cbs.bank.internal:8443@10.20.0.0/16')
   const rows: [ReturnType<typeof rule>, string, boolean, string][] = [
-    [named, '41.59.1.2', true, 'public'], [named, '2606:4700::1', true, 'public IPv6'], [named, '10.20.1.1', false, 'private'], [named, '127.0.0.1', false, 'loopback behind a name'],
+    [named, '41.59.1.2', true, 'public'], [named, '2606:4700::1', true, 'public IPv6'], [named, '10.20.1.1', false, 'private'],
+      [named, '127.0.0.1', false, 'loopback behind a name'],
     [named, '::1', false, 'IPv6 loopback'], [named, '192.168.1.1', false, 'private'], [named, '172.31.255.255', false, 'private'], [named, '172.32.0.1', true, 'just outside'],
-    [named, '100.64.0.1', false, 'carrier NAT'], [named, 'fd12::1', false, 'unique local'], [named, '169.254.169.254', false, 'metadata'], [named, 'fe80::1%eth0', false, 'link-local'],
-    [named, '::ffff:169.254.169.254', false, 'metadata inside IPv6'], [named, '::ffff:a9fe:a9fe', false, 'the same in hexadecimal'], [named, '64:ff9b::a9fe:a9fe', false, 'the same behind NAT64'],
-    [named, '::ffff:10.0.0.1', false, 'private inside IPv6'], [named, '0.0.0.0', false, 'unspecified'], [named, '224.0.0.1', false, 'multicast'], [named, 'fd00:ec2::254', false, 'metadata'],
-    [named, '168.63.129.16', false, 'metadata'], [named, 'nonsense', false, 'no address'], [inner, '10.20.1.1', true, 'its network'], [inner, '10.21.1.1', false, 'another network'],
+    [named, '100.64.0.1', false, 'carrier NAT'], [named, 'fd12::1', false, 'unique local'], [named, '169.254.169.254', false, 'metadata'],
+      [named, 'fe80::1%eth0', false, 'link-local'],
+    [named, '::ffff:169.254.169.254', false, 'metadata inside IPv6'], [named, '::ffff:a9fe:a9fe', false, 'the same in hexadecimal'],
+      [named, '64:ff9b::a9fe:a9fe', false, 'the same behind NAT64'],
+    [named, '::ffff:10.0.0.1', false, 'private inside IPv6'], [named, '0.0.0.0', false, 'unspecified'], [named, '224.0.0.1', false, 'multicast'],
+      [named, 'fd00:ec2::254', false, 'metadata'],
+    [named, '168.63.129.16', false, 'metadata'], [named, 'nonsense', false, 'no address'], [inner, '10.20.1.1', true, 'its network'],
+      [inner, '10.21.1.1', false, 'another network'],
     [inner, '41.59.1.2', true, 'public'], [inner, '169.254.1.1', false, 'link-local'], [rule('127.0.0.1:4010'), '127.0.0.1', true, 'a literal on the list'],
     [rule('127.0.0.1:4010'), '127.0.0.2', false, 'another address'], [rule('169.254.169.254:80'), '169.254.169.254', false, 'never, even on the list'],
     [rule('cbs.internal:80@169.254.0.0/16'), '169.254.1.1', false, 'never, even as a network'], [rule('localhost:4010'), '127.0.0.1', true, 'localhost'],
     [rule('localhost:4010'), '10.0.0.1', false, 'localhost elsewhere'], [rule('[::1]:4010'), '::1', true, 'IPv6 literal']
   ]
   for (const [host, address, allowed, why] of rows) t.equal(blockedReason(host, address) === undefined, allowed, `${host.host} -> ${address}: ${why}`)
-  for (const odd of ['', 'host', 'host:0', 'host:65536', 'ho st:1', 'host:1@10.0.0.0', 'host:1@10.0.0.0/33', 'host:1@x/8', 'http://host:1', '::1:80']) t.equal(parseHostRule(odd), undefined, odd)
+  for (const odd of ['', 'host', 'host:0', 'host:65536', 'ho st:1', 'host:1@10.0.0.0', 'host:1@10.0.0.0/33', 'host:1@x/8', 'http://host:1',
+    '::1:80']) t.equal(parseHostRule(odd), undefined, odd)
   t.ok(parseHostRule('host:65535'))
   t.same(['127.0.0.1', '127.9.9.9', '[::1]', 'localhost', 'localhost.', '10.0.0.1', 'example.com'].map(isLoopbackLiteral), [true, true, true, true, true, false, false])
   t.ok(findHostRule([named], new URL('https://API.example.com./x')))

@@ -1,7 +1,8 @@
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
-import { assertAudit, AUDIT_BATCH_MAX, AUDIT_LINGER_MS, AUDIT_RETRY_MS, type AuditEntry, chainRows, GENESIS_HASH, openAudit, verifyAudit } from '../../../gateway/integration/audit.js'
+import { assertAudit, AUDIT_BATCH_MAX, AUDIT_LINGER_MS, AUDIT_RETRY_MS, type AuditEntry, chainRows, GENESIS_HASH, openAudit,
+  verifyAudit } from '../../../gateway/integration/audit.js'
 import { type CallLedger, openCallLedger, SENDING_LOST_MS, SETTLE_ASKS_MAX, SETTLE_CAP_MS, SETTLE_FIRST_MS, settleWaitMs } from '../../../gateway/integration/calls.js'
 import type { ServiceResponse } from '../../../gateway/integration/contract.js'
 import { INTEGRATION_PERMISSIONS } from '../../../gateway/integration/contract.js'
@@ -24,7 +25,8 @@ t.teardown(async () => {
 t.beforeEach(() => { raw.exec('DELETE FROM audit; DELETE FROM provider_call; DELETE FROM token; DELETE FROM totp') })
 
 const entry = (number: number, more: Partial<AuditEntry> = {}): AuditEntry => ({
-  atMs: 1000 + number, traceId: `trace${number}`, actor: 'token1', issuer: 'cbs', service: 'account_balance_cbs', uriKey: 'balance', method: 'POST', url: 'https://bank.example/b', status: 200,
+  atMs: 1000 + number, traceId: `trace${number}`, actor: 'token1', issuer: 'cbs', service: 'account_balance_cbs', uriKey: 'balance', method: 'POST',
+    url: 'https://bank.example/b', status: 200,
   latencyMs: 12, attempt: 1, outcome: 'ok', error: null, request: '{"a":1}', response: null, ...more
 })
 
@@ -48,12 +50,16 @@ t.test('a changed, removed, inserted, swapped or re-keyed row is found, and its 
   const chained = chainRows(AUDIT_KEY, undefined, [1, 2, 3, 4, 5].map(number => entry(number)))
   t.equal(chained[0]?.prevHash, GENESIS_HASH)
   const changes: [string, (db: Database.Database) => void, number, string][] = [
-    ['a status', db => db.prepare('UPDATE audit SET status = 500 WHERE seq = 3').run(), 3, 'changed'], ['a masked body', db => db.prepare("UPDATE audit SET request = '{}' WHERE seq = 1").run(), 1, 'changed'],
-    ['a null that becomes text', db => db.prepare("UPDATE audit SET error = '' WHERE seq = 2").run(), 2, 'changed'], ['an actor', db => db.prepare("UPDATE audit SET actor = 'token2' WHERE seq = 5").run(), 5, 'changed'],
-    ['a removed row', db => db.prepare('DELETE FROM audit WHERE seq = 2').run(), 2, 'missing'], ['the first row', db => db.prepare('DELETE FROM audit WHERE seq = 1').run(), 1, 'missing'],
+    ['a status', db => db.prepare('UPDATE audit SET status = 500 WHERE seq = 3').run(), 3, 'changed'],
+      ['a masked body', db => db.prepare("UPDATE audit SET request = '{}' WHERE seq = 1").run(), 1, 'changed'],
+    ['a null that becomes text', db => db.prepare("UPDATE audit SET error = '' WHERE seq = 2").run(), 2, 'changed'],
+      ['an actor', db => db.prepare("UPDATE audit SET actor = 'token2' WHERE seq = 5").run(), 5, 'changed'],
+    ['a removed row', db => db.prepare('DELETE FROM audit WHERE seq = 2').run(), 2, 'missing'],
+      ['the first row', db => db.prepare('DELETE FROM audit WHERE seq = 1').run(), 1, 'missing'],
     ['a hash', db => db.prepare("UPDATE audit SET hash = '00' WHERE seq = 4").run(), 4, 'changed'],
     ['rows that were moved up', db => { db.prepare('DELETE FROM audit WHERE seq = 2').run(); db.prepare('UPDATE audit SET seq = seq - 1 WHERE seq > 2').run() }, 2, 'changed'],
-    ['a forged row at the end', db => db.prepare("INSERT INTO audit SELECT 6, at_ms, trace_id, actor, issuer, service, uri_key, method, url, status, latency_ms, attempt, outcome, error, request, response, hash, hash FROM audit WHERE seq = 5").run(), 6, 'changed']
+    ['a forged row at the end', db => db.prepare(`INSERT INTO audit SELECT 6, at_ms, trace_id, actor, issuer, service, uri_key, method, url, status,
+      latency_ms, attempt, outcome, error, request, response, hash, hash FROM audit WHERE seq = 5`).run(), 6, 'changed']
   ]
   for (const [why, change, seq, problem] of changes) {
     raw.exec('DELETE FROM audit')
@@ -115,15 +121,18 @@ t.test('a store that refuses is tried again, and a sequence number that another 
 })
 
 const SMS = { to: ['+255712345678'], text: 'hello', client_ref: 'n-1' }
-const SENT: ServiceResponse<'send_sms_message'> = { client_ref: 'n-1', provider_id: 'p1', parts: 1, recipients: [{ to_masked: '2557****5678', status: 'ACCEPTED', code: null, cost: null }] }
-function ledgerWorld (store: SqliteStore, clock = openManualClock()): { ledger: CallLedger, send: (answer: () => Promise<typeof SENT>, more?: object) => Promise<typeof SENT>, references: string[], clock: typeof clock, log: ReturnType<typeof keepingLog> } {
+const SENT: ServiceResponse<'send_sms_message'> = { client_ref: 'n-1', provider_id: 'p1', parts: 1,
+  recipients: [{ to_masked: '2557****5678', status: 'ACCEPTED', code: null, cost: null }] }
+function ledgerWorld (store: SqliteStore, clock = openManualClock()): { ledger: CallLedger, send: (answer: () => Promise<typeof SENT>, more?: object) => Promise<typeof SENT>,
+  references: string[], clock: typeof clock, log: ReturnType<typeof keepingLog> } {
   const log = keepingLog()
   const ledger = openCallLedger({ store: store.integration.calls, key: KEY, nowMs: clock.nowMs, log })
   const references: string[] = []
   let calls = 0
   return {
     ledger, references, clock, log,
-    send: async (answer, more = {}) => await ledger.once({ issuer: 'sms', service: 'send_sms_message', input: SMS, clientRef: 'n-1', actor: 'token1', traceId: 't', reference: `ref${++calls}`, ...more }, async reference => {
+    send: async (answer, more = {}) => await ledger.once({ issuer: 'sms', service: 'send_sms_message', input: SMS, clientRef: 'n-1', actor: 'token1', traceId: 't',
+      reference: `ref${++calls}`, ...more }, async reference => {
       references.push(reference)
       return await answer()
     })
@@ -227,11 +236,13 @@ t.test('a crash between sending and answer is unknown after ten minutes; a store
   t.same(await next.send(async () => SENT), SENT)
   t.equal(await store.integration.calls.purge(clock.nowMs(), 10), 0, 'what is not old stays')
   t.equal(await store.integration.calls.purge(clock.nowMs() + 1, 10), 1)
-  const failing = { ...store, integration: { ...store.integration, calls: { ...store.integration.calls, begin: async () => { throw new SoundboxError('STORE_FAILED', 'locked') } } } }
+  const failing = { ...store, integration: { ...store.integration, calls: { ...store.integration.calls,
+    begin: async () => { throw new SoundboxError('STORE_FAILED', 'locked') } } } }
   const refused = ledgerWorld(failing, clock)
   await t.rejects(refused.send(async () => SENT), { code: 'STORE_FAILED' })
   t.equal(refused.references.length, 0, 'nothing was sent')
-  const halting = { ...store, integration: { ...store.integration, calls: { ...store.integration.calls, finish: async () => { throw new SoundboxError('STORE_FAILED', 'full') } } } }
+  const halting = { ...store, integration: { ...store.integration, calls: { ...store.integration.calls,
+    finish: async () => { throw new SoundboxError('STORE_FAILED', 'full') } } } }
   const half = ledgerWorld(halting, clock)
   t.same(await half.send(async () => SENT, { clientRef: 'n-9' }), SENT, 'sent is sent')
   t.match(half.log.lines, [{ level: 'error' }])
@@ -248,7 +259,8 @@ t.test('tokens: shown once, kept as hashes, uniform refusals, expiry, revocation
   const good = tokens.admit(`Bearer ${token}`, '10.0.0.1')
   t.ok(good.ok && good.caller.permissions.has('send_sms') && good.caller.id === row.id)
   const { token: other } = await tokens.issue({ kind: 'operator', name: 'o', lifeDays: TOKEN_LIFE_DAYS_MAX, role: 'viewer' })
-  const refusals = [undefined, '', token, `bearer ${token}`, `Bearer ${token}x`, `Bearer ${token.slice(0, -1)}${token.endsWith('A') ? 'B' : 'A'}`, `Bearer sbx_${row.id}_${other.slice(-32)}`, `Bearer sbx_${'0'.repeat(12)}_${token.slice(-32)}`]
+  const refusals = [undefined, '', token, `bearer ${token}`, `Bearer ${token}x`, `Bearer ${token.slice(0, -1)}${token.endsWith('A') ? 'B' : 'A'}`,
+    `Bearer sbx_${row.id}_${other.slice(-32)}`, `Bearer sbx_${'0'.repeat(12)}_${token.slice(-32)}`]
     .map(header => tokens.admit(header, '10.0.0.2'))
   for (const refusal of refusals) t.match(refusal, { ok: false, error: { code: 'UNAUTHORIZED', message: 'no live token was sent' } })
   await tokens.flushUses()

@@ -17,7 +17,8 @@ import { type ManualClock, openManualClock, until } from '../../support/manual-c
 import { openProviderDouble } from '../../support/provider-double.js'
 
 type House = {
-  app: FastifyInstance, integration: Integration, tokens: Tokens, clock: ManualClock, log: ReturnType<typeof keepingLog>, rows: AuditRow[], calls: { service: ServiceName, actor: string, traceId: string }[]
+  app: FastifyInstance, integration: Integration, tokens: Tokens, clock: ManualClock, log: ReturnType<typeof keepingLog>, rows: AuditRow[],
+    calls: { service: ServiceName, actor: string, traceId: string }[]
   /** What the transports do next: an error code, or the example of the contract. */
   next: { fault: ErrorCode | undefined, answer: unknown }
   flush: () => Promise<void>
@@ -75,7 +76,8 @@ function memoryCalls (): CallStore {
   }
 }
 
-async function post (app: FastifyInstance, path: string, token: string | undefined, payload: unknown, headers: Record<string, string> = {}): Promise<{ status: number, body: Record<string, unknown>, headers: Record<string, unknown> }> {
+async function post (app: FastifyInstance, path: string, token: string | undefined, payload: unknown, headers: Record<string, string> = {}): Promise<{ status: number,
+  body: Record<string, unknown>, headers: Record<string, unknown> }> {
   const response = await app.inject({
     method: 'POST', url: `${BASE_PATH}${path}`, payload: typeof payload === 'string' ? payload : JSON.stringify(payload),
     headers: { 'content-type': 'application/json', ...(token === undefined ? {} : { authorization: `Bearer ${token}` }), ...headers }
@@ -95,7 +97,8 @@ t.test('permission matrix: every route with every kind of token', async t => {
   const kinds: [string, string | undefined, (permission: string) => number][] = [
     ['none', undefined, () => 401], ['nonsense', 'nonsense', () => 401], ['expired', expired, () => 401], ['revoked', revoked, () => 401],
     ['no permission', await issue([]), () => 403], ['operator permissions only', await issue(['fleet_read', 'token_manage', 'audit_read']), () => 403],
-    ['all thirteen', await issue(INTEGRATION_PERMISSIONS), () => 200], ['admin', (await tokens.issue({ kind: 'operator', name: 'a', lifeDays: 1, role: 'admin' })).token, () => 200],
+    ['all thirteen', await issue(INTEGRATION_PERMISSIONS), () => 200],
+      ['admin', (await tokens.issue({ kind: 'operator', name: 'a', lifeDays: 1, role: 'admin' })).token, () => 200],
     ...[...single].map(([own, token]): [string, string, (permission: string) => number] => [own, token, permission => (permission === own ? 200 : 403)])
   ]
   const unauthorized = new Set<string>()
@@ -120,7 +123,8 @@ t.test('permission matrix: every route with every kind of token', async t => {
 t.test('no route but these exists, and a token cannot reach the services that have none', async t => {
   const { app, integration, tokens } = await openHouse(t)
   const { token } = await tokens.issue({ kind: 'operator', name: 'a', lifeDays: 1, role: 'admin' })
-  for (const path of ['/push/send', '/kyc/session', '/customer/search/']) t.equal((await app.inject({ method: 'POST', url: `${BASE_PATH}${path}`, headers: { authorization: `Bearer ${token}` } })).statusCode, 404, path)
+  for (const path of ['/push/send', '/kyc/session', '/customer/search/']) t.equal((await app.inject({ method: 'POST', url: `${BASE_PATH}${path}`,
+    headers: { authorization: `Bearer ${token}` } })).statusCode, 404, path)
   const caller = { id: 't', permissions: new Set(INTEGRATION_PERMISSIONS) }
   await t.rejects(integration.forRequest({ caller }).call('send_push_message', SERVICES.send_push_message.example.request), { code: 'FORBIDDEN' })
   const job = integration.forBackground('stand-in')
@@ -143,7 +147,8 @@ t.test('refusals come before the body is read, and wrong bodies are named withou
   t.equal((await post(app, '/email/send', token, mail(EMAIL_BODY_BYTES_MAX + 1))).status, 413)
   t.match(await post(app, '/customer/search', token, '{"by":'), { status: 400, body: { error: 'INPUT_INVALID', message: /JSON/ } })
   t.match(await post(app, '/customer/search', token, 'by=cif', { 'content-type': 'application/x-www-form-urlencoded' }), { status: 400, body: { error: 'INPUT_INVALID' } })
-  t.match(await post(app, '/customer/search', token, { by: 'cif', value: 7 }), { status: 400, body: { error: 'INPUT_INVALID', message: /\/value/ } }, 'a number is not turned into text')
+  t.match(await post(app, '/customer/search', token, { by: 'cif', value: 7 }), { status: 400, body: { error: 'INPUT_INVALID', message: /\/value/ } },
+    'a number is not turned into text')
   t.match(await post(app, '/customer/search', token, { by: 'cif', value: 'x', admin: true }), { status: 400 }, 'an unknown key is not dropped')
   const secret = await post(app, '/account/details', token, { account_no: 'SECRET VALUE' })
   t.equal(secret.status, 400)
@@ -155,8 +160,10 @@ t.test('every fault of a provider has its HTTP status; a broken answer is never 
   const house = await openHouse(t)
   const { token } = await house.tokens.issue({ kind: 'partner', name: 'x', lifeDays: 1, role: 'partner' })
   const faults: [ErrorCode, number, string | undefined][] = [
-    ['PROVIDER_REJECTED', 422, undefined], ['PROVIDER_TIMEOUT', 504, undefined], ['PROVIDER_UNAVAILABLE', 502, undefined], ['PROVIDER_BUSY', 503, '1'], ['PROVIDER_CONFIG', 500, undefined],
-    ['PROVIDER_AUTH_MISSING', 500, undefined], ['PROVIDER_RESPONSE_INVALID', 502, undefined], ['PROVIDER_STATE_UNKNOWN', 502, undefined], ['OVERLOADED', 503, '1'], ['STORE_FAILED', 400, undefined]
+    ['PROVIDER_REJECTED', 422, undefined], ['PROVIDER_TIMEOUT', 504, undefined], ['PROVIDER_UNAVAILABLE', 502, undefined], ['PROVIDER_BUSY', 503, '1'],
+      ['PROVIDER_CONFIG', 500, undefined],
+    ['PROVIDER_AUTH_MISSING', 500, undefined], ['PROVIDER_RESPONSE_INVALID', 502, undefined], ['PROVIDER_STATE_UNKNOWN', 502, undefined], ['OVERLOADED', 503, '1'],
+      ['STORE_FAILED', 400, undefined]
   ]
   for (const [code, status, retryAfter] of faults) {
     house.next.fault = code
@@ -167,9 +174,11 @@ t.test('every fault of a provider has its HTTP status; a broken answer is never 
   house.next.fault = undefined
   house.next.answer = { account_no: '0150245000100', secret: 'x' }
   t.match(await post(house.app, '/account/balance', token, SERVICES.account_balance_cbs.example.request), { status: 502, body: { error: 'PROVIDER_RESPONSE_INVALID' } })
-  t.match(await post(house.app, '/sms/send', token, SERVICES.send_sms_message.example.request), { status: 502, body: { error: 'PROVIDER_STATE_UNKNOWN' } }, 'after a change the state is unknown')
+  t.match(await post(house.app, '/sms/send', token, SERVICES.send_sms_message.example.request), { status: 502, body: { error: 'PROVIDER_STATE_UNKNOWN' } },
+    'after a change the state is unknown')
   house.next.answer = undefined
-  t.match(await post(house.app, '/sms/send', token, SERVICES.send_sms_message.example.request), { status: 502, body: { error: 'PROVIDER_STATE_UNKNOWN' } }, 'and the same client_ref is not sent again')
+  t.match(await post(house.app, '/sms/send', token, SERVICES.send_sms_message.example.request), { status: 502, body: { error: 'PROVIDER_STATE_UNKNOWN' } },
+    'and the same client_ref is not sent again')
   await house.flush()
   t.equal(house.rows.filter(row => row.service === 'send_sms_message').length, 1)
   t.ok(house.rows.every(row => row.outcome !== 'ok' && row.method === 'SIMULATED' && row.attempt === 1))
@@ -187,7 +196,8 @@ t.test('rate limits answer 429 with the seconds to wait; the trace of the caller
 
 t.test('the report streams, one at a time, and only while the simulator is on', async t => {
   const off = await openHouse(t)
-  const get = async (app: FastifyInstance, query = ''): Promise<{ statusCode: number, headers: Record<string, unknown>, body: string }> => await app.inject({ method: 'GET', url: `${BASE_PATH}/simulator/download${query}` })
+  const get = async (app: FastifyInstance, query = ''): Promise<{ statusCode: number, headers: Record<string, unknown>,
+    body: string }> => await app.inject({ method: 'GET', url: `${BASE_PATH}/simulator/download${query}` })
   t.equal((await get(off.app)).statusCode, 404)
   let release = (): void => {}
   const queries: object[] = []
@@ -217,7 +227,8 @@ t.test('the report streams, one at a time, and only while the simulator is on', 
 t.test('OpenAPI shows every route with its permission and examples that keep the contract', async t => {
   const { app } = await openHouse(t)
   await app.ready()
-  const document = app.swagger() as unknown as { paths: Record<string, Record<string, { description: string, requestBody?: { content: Record<string, { schema: { examples?: unknown[] } }> }, responses: Record<string, object> }>> }
+  const document = app.swagger() as unknown as { paths: Record<string, Record<string,
+    { description: string, requestBody?: { content: Record<string, { schema: { examples?: unknown[] } }> }, responses: Record<string, object> }>> }
   for (const route of ROUTES) {
     const operation = document.paths[`${BASE_PATH}${route.path}`]?.['post']
     t.match(operation?.description, new RegExp(route.permission), route.path)
@@ -233,7 +244,8 @@ t.test('operators issue, list and end tokens, read the trail and have it walked'
     const response = await house.app.inject({ method, url: `/admin${url}`, ...(payload === undefined ? {} : { payload }) })
     return { status: response.statusCode, body: (response.body === '' ? null : response.json()) as never }
   }
-  const issued = await admin('POST', '/tokens', { kind: 'partner', name: 'shop app', lifeDays: 30, permissions: ['account_balance'] }) as { status: number, body: { token: string, id: string } }
+  const issued = await admin('POST', '/tokens', { kind: 'partner', name: 'shop app', lifeDays: 30, permissions: ['account_balance'] }) as { status: number,
+    body: { token: string, id: string } }
   t.equal(issued.status, 201)
   t.equal((await post(house.app, '/account/balance', issued.body.token, SERVICES.account_balance_cbs.example.request)).status, 200)
   t.match((await admin('GET', '/tokens')).body, [{ id: issued.body.id, name: 'shop app', lastUsedAt: house.clock.nowMs() }])
@@ -253,12 +265,15 @@ t.test('operators issue, list and end tokens, read the trail and have it walked'
 t.test('an issuer is configured by its settings alone, and an unconfigured one says so', async t => {
   const double = await openProviderDouble({ '/balance': [{ do: 'answer', json: { code: 600, balance: '19.00' } }] })
   t.teardown(double.close)
-  const house = await openHouse(t, { env: { CBS_API_SIMULATE: 'false', CBS_API_PROVIDER: 'toy', CBS_API_URL: double.url, BILL_API_SIMULATE: 'false', EMAIL_SMTP_SIMULATE: 'false', CBS_API_TYPO: 'x' } })
+  const house = await openHouse(t, { env: { CBS_API_SIMULATE: 'false', CBS_API_PROVIDER: 'toy', CBS_API_URL: double.url, BILL_API_SIMULATE: 'false',
+    EMAIL_SMTP_SIMULATE: 'false', CBS_API_TYPO: 'x' } })
   t.match(house.integration.transports(), { cbs: { kind: 'http', name: 'toy' }, bill: undefined, email: undefined, sms: { kind: 'simulated' } })
   t.match(house.log.lines.find(line => line.level === 'warn'), { fields: { variables: ['CBS_API_TYPO'] } })
   const { token } = await house.tokens.issue({ kind: 'partner', name: 'x', lifeDays: 1, role: 'partner' })
   t.match(await post(house.app, '/account/balance', token, { account_no: '0150245000100' }), { status: 200, body: { data: { ledger: '19.00' } } })
   t.match(await post(house.app, '/biller/category', token, {}), { status: 500, body: { error: 'PROVIDER_CONFIG', message: 'issuer bill is not configured' } })
-  t.match(await post(house.app, '/customer/search', token, { by: 'cif', value: '1' }), { status: 500, body: { error: 'PROVIDER_CONFIG', message: 'toy does not offer customer_search_cbs' } })
-  t.throws(() => openIntegration({ settings: parseIntegrationConfig({ CBS_API_TRANSPORT: 'iso8583' }, () => ''), factories: { iso8583: undefined }, log: house.log, clock: house.clock } as never), { code: 'PROVIDER_CONFIG' })
+  t.match(await post(house.app, '/customer/search', token, { by: 'cif', value: '1' }),
+    { status: 500, body: { error: 'PROVIDER_CONFIG', message: 'toy does not offer customer_search_cbs' } })
+  t.throws(() => openIntegration({ settings: parseIntegrationConfig({ CBS_API_TRANSPORT: 'iso8583' }, () => ''), factories: { iso8583: undefined }, log: house.log,
+    clock: house.clock } as never), { code: 'PROVIDER_CONFIG' })
 })

@@ -21,7 +21,8 @@ t.test('an empty environment is no configured issuer, with the figures of the po
   for (const issuer of ['cbs', 'bill', 'sms', 'push', 'kyc'] as const) {
     t.equal(settings[issuer].provider, undefined, issuer)
     t.equal(settings[issuer].simulate, false)
-    t.match(settings[issuer].limits, { connectMs: CONNECT_TIMEOUT_MS, headersMs: 5000, bodyMs: 5000, totalMs: TOTAL_TIMEOUT_MS, attemptsMax: 3, activeMax: 16, queueMax: 32, responseBytesMax: 1_048_576 })
+    t.match(settings[issuer].limits, { connectMs: CONNECT_TIMEOUT_MS, headersMs: 5000, bodyMs: 5000, totalMs: TOTAL_TIMEOUT_MS, attemptsMax: 3, activeMax: 16, queueMax: 32,
+      responseBytesMax: 1_048_576 })
     t.equal(settings[issuer].tls.mode, 'strict')
     t.equal(settings[issuer].rejectUnauthorized, true)
   }
@@ -33,10 +34,12 @@ t.test('an empty environment is no configured issuer, with the figures of the po
 
 t.test('settings are read by prefix, secrets also from files, and none of them prints', async t => {
   const settings = parse({
-    SOUNDBOX_ENV: 'test', CBS_API_PROVIDER: 'TIPS', CBS_API_URL: 'https://cbs.bank.example/api', CBS_API_HOSTS: 'cbs.bank.example:443, 127.0.0.1:8443', CBS_API_HEADER_X_API_KEY: 'key-in-env',
+    SOUNDBOX_ENV: 'test', CBS_API_PROVIDER: 'TIPS', CBS_API_URL: 'https://cbs.bank.example/api', CBS_API_HOSTS: 'cbs.bank.example:443, 127.0.0.1:8443',
+      CBS_API_HEADER_X_API_KEY: 'key-in-env',
     CBS_API_REQUIRED_AUTH_HEADERS: 'X-Api-Key, Authorization', CBS_API_TIMEOUT_MS: '3000', CBS_API_PARAM_CLIENT_ID: 'shop', CBS_API_SECRET_PIN_FILE: '/secrets/pin',
     CBS_API_URI_MAP: '{"account":{"method":"POST","path":"/v1/a/{id}","idempotent":true,"timeoutMs":900}}', CBS_API_TLS: 'relaxed', CBS_API_TRANSPORT: 'iso8583',
-    CBS_API_SIM_SEED: '7', CBS_API_SIM_CUSTOMERS: '5000', SMS_API_PROVIDER: 'beem', SMS_API_USER: 'u', SMS_API_PASSWORD_FILE: '/secrets/sms', SMS_API_SENDER_ID: 'SHOP', SMS_API_SIMULATE: 'true',
+    CBS_API_SIM_SEED: '7', CBS_API_SIM_CUSTOMERS: '5000', SMS_API_PROVIDER: 'beem', SMS_API_USER: 'u', SMS_API_PASSWORD_FILE: '/secrets/sms', SMS_API_SENDER_ID: 'SHOP',
+      SMS_API_SIMULATE: 'true',
     SMS_API_SIM_RULES: '{"0001":"rejected"}', SMS_API_WEBHOOK_SECRET: 'new', SMS_API_WEBHOOK_SECRET_PREVIOUS: 'old', DIDIT_API_KEY: 'didit-key', DIDIT_API_WORKFLOW_ID: 'w1',
     FIREBASE_FCM_SERVICE_ACCOUNT_FILE: '/secrets/fcm', EMAIL_SMTP_HOST: 'smtp.example', EMAIL_SMTP_FROM: 'box@shop.example', TOTP_DIGITS: '8', CBS_API_TIMOUT_MS: '1'
   }, path => `content of ${path}\n`)
@@ -61,8 +64,10 @@ t.test('settings are read by prefix, secrets also from files, and none of them p
 
 t.test('every wrong setting is named at once, without its value', async t => {
   const env = {
-    CBS_API_URL: 'http://cbs.bank.example', CBS_API_TLS: 'relaxed', CBS_API_TIMEOUT_MS: '99', BILL_API_URL: 'ftp://secret@x', BILL_API_HOSTS: 'nonsense', BILL_API_ATTEMPTS_MAX: '4',
-    SMS_API_USER: 'only-user', SMS_API_SIMULATE: 'perhaps', SMS_API_SIGN: 'hmac', SMS_API_ENCRYPT: 'jwe', SMS_API_URI_MAP: '{"send":{"method":"PATCH"}}', SMS_API_PASSWORD_FILE: '/none',
+    CBS_API_URL: 'http://cbs.bank.example', CBS_API_TLS: 'relaxed', CBS_API_TIMEOUT_MS: '99', BILL_API_URL: 'ftp://secret@x', BILL_API_HOSTS: 'nonsense',
+      BILL_API_ATTEMPTS_MAX: '4',
+    SMS_API_USER: 'only-user', SMS_API_SIMULATE: 'perhaps', SMS_API_SIGN: 'hmac', SMS_API_ENCRYPT: 'jwe', SMS_API_URI_MAP: '{"send":{"method":"PATCH"}}',
+      SMS_API_PASSWORD_FILE: '/none',
     DIDIT_API_HEADER_X: 'a\nb', FIREBASE_FCM_SIM_RULES: '[1]', EMAIL_SMTP_HOST: 'smtp.example', EMAIL_SMTP_SECURITY: 'none', TOTP_DIGITS: '7', TOTP_ALGORITHM: 'md5',
     DIDIT_API_KEY: 'inline-secret', DIDIT_API_KEY_FILE: '/both', CBS_API_SIM_COUNTRY: 'tz', CBS_API_TLS_CERT: 'pem'
   }
@@ -73,13 +78,16 @@ t.test('every wrong setting is named at once, without its value', async t => {
     const { code, message } = error as { code: string, message: string }
     t.equal(code, 'CONFIG_INVALID')
     for (const name of [
-      'CBS_API_URL', 'CBS_API_TLS', 'CBS_API_TIMEOUT_MS', 'BILL_API_URL', 'BILL_API_HOSTS', 'BILL_API_ATTEMPTS_MAX', 'SMS_API_USER', 'SMS_API_SIMULATE', 'SMS_API_SIGN_KEY', 'SMS_API_ENCRYPT_KEY',
-      'SMS_API_URI_MAP', 'SMS_API_PASSWORD_FILE', 'DIDIT_API_HEADER_X', 'FIREBASE_FCM_SIM_RULES', 'EMAIL_SMTP_FROM', 'EMAIL_SMTP_SECURITY', 'TOTP_DIGITS', 'TOTP_ALGORITHM', 'DIDIT_API_KEY',
+      'CBS_API_URL', 'CBS_API_TLS', 'CBS_API_TIMEOUT_MS', 'BILL_API_URL', 'BILL_API_HOSTS', 'BILL_API_ATTEMPTS_MAX', 'SMS_API_USER', 'SMS_API_SIMULATE', 'SMS_API_SIGN_KEY',
+        'SMS_API_ENCRYPT_KEY',
+      'SMS_API_URI_MAP', 'SMS_API_PASSWORD_FILE', 'DIDIT_API_HEADER_X', 'FIREBASE_FCM_SIM_RULES', 'EMAIL_SMTP_FROM', 'EMAIL_SMTP_SECURITY', 'TOTP_DIGITS', 'TOTP_ALGORITHM',
+        'DIDIT_API_KEY',
       'CBS_API_SIM_COUNTRY', 'CBS_API_TLS_CERT'
     ]) t.match(message, new RegExp(`${name}\\b`), name)
     t.notMatch(message, /secret@|only-user|perhaps|nonsense|inline-secret|file-secret/)
   }
-  for (const [name, value] of [['CBS_API_TIMEOUT_MS', '100'], ['CBS_API_TIMEOUT_MS', '120000'], ['BILL_API_ATTEMPTS_MAX', '3'], ['SMS_API_QUEUE_MAX', '0'], ['CBS_API_SIM_CUSTOMERS', '1']] as const) {
+  for (const [name, value] of [['CBS_API_TIMEOUT_MS', '100'], ['CBS_API_TIMEOUT_MS', '120000'], ['BILL_API_ATTEMPTS_MAX', '3'], ['SMS_API_QUEUE_MAX', '0'],
+    ['CBS_API_SIM_CUSTOMERS', '1']] as const) {
     t.doesNotThrow(() => parse({ [name]: value, CBS_API_CONNECT_TIMEOUT_MS: '50' }), `${name}=${value}`)
   }
   for (const [name, value] of [['CBS_API_TIMEOUT_MS', '120001'], ['SMS_API_QUEUE_MAX', '1025'], ['CBS_API_SIM_CUSTOMERS', '0'], ['CBS_API_SIM_CUSTOMERS', '5001']] as const) {
@@ -94,19 +102,22 @@ t.test('a uri_map makes URLs in which a value fills its own segment only', async
   const problems: string[] = []
   const map = parseUriMap({
     one: { method: 'GET', path: '/v1/{id}/x', idempotent: true, auth: 'none' }, token: { method: 'POST', path: 'https://login.example/token', idempotent: true },
-    dots: { method: 'GET', path: '/a/../b', idempotent: true }, slashes: { method: 'GET', path: '//evil/x', idempotent: true }, query: { method: 'GET', path: '/a?b', idempotent: true },
+    dots: { method: 'GET', path: '/a/../b', idempotent: true }, slashes: { method: 'GET', path: '//evil/x', idempotent: true },
+      query: { method: 'GET', path: '/a?b', idempotent: true },
     extra: { method: 'GET', path: '/a', idempotent: true, retries: 9 }, vague: { method: 'GET', path: '/a' }
   }, what => problems.push(what))
   t.same(Object.keys(map), ['one', 'token'])
   t.equal(problems.length, 5)
-  const url = (id: string, query?: Record<string, string>): string => urlFromRequest('https://api.example/base/', uriEntryOf(map, 'one'), { uriKey: 'one', format: 'none', pathParams: { id }, ...(query === undefined ? {} : { query }) }).href
+  const url = (id: string, query?: Record<string, string>): string => urlFromRequest('https://api.example/base/', uriEntryOf(map, 'one'),
+    { uriKey: 'one', format: 'none', pathParams: { id }, ...(query === undefined ? {} : { query }) }).href
   t.equal(url('a/b?c#d é'), 'https://api.example/base/v1/a%2Fb%3Fc%23d%20%C3%A9/x')
   t.equal(url('1', { q: 'a&b=c' }), 'https://api.example/base/v1/1/x?q=a%26b%3Dc')
   for (const bad of ['', '.', '..', '...']) t.throws(() => url(bad), { code: 'PROVIDER_CONFIG' }, `segment "${bad}"`)
   t.throws(() => url('x'.repeat(URL_CHARS_MAX)), { code: 'PROVIDER_CONFIG' }, 'too long')
   t.throws(() => uriEntryOf(map, 'toString'), { code: 'PROVIDER_CONFIG' })
   t.equal(urlFromRequest('https://api.example/base', uriEntryOf(map, 'token'), { uriKey: 'token', format: 'none' }).href, 'https://login.example/token')
-  t.equal(shownUrl('https://api.example/base/', uriEntryOf(map, 'one'), { uriKey: 'one', format: 'none', pathParams: { id: '4111111111111111' }, query: { page: '2', key: 'secret' } }, ['page']),
+  t.equal(shownUrl('https://api.example/base/', uriEntryOf(map, 'one'),
+    { uriKey: 'one', format: 'none', pathParams: { id: '4111111111111111' }, query: { page: '2', key: 'secret' } }, ['page']),
     'https://api.example/base/v1/{id}/x?page=2&key=[hidden]')
 })
 
@@ -178,7 +189,8 @@ t.test('only named fields reach an audit row, and of those only what their kind 
 
 t.test('HMAC signatures follow RFC 4231 and fill the template', async t => {
   t.equal(hmacText(new Secret('Jefe'), 'what do ya want for nothing?', 'hex'), '5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843', 'RFC 4231 4.3')
-  const sign = openSigner({ kind: 'hmac', key: new Secret('k'), header: 'x-signature', timestampHeader: 'x-timestamp', template: '{timestamp}.{nonce}.{method}.{path}.{body}', encoding: 'base64', keyId: 'key-1' })
+  const sign = openSigner({ kind: 'hmac', key: new Secret('k'), header: 'x-signature', timestampHeader: 'x-timestamp',
+    template: '{timestamp}.{nonce}.{method}.{path}.{body}', encoding: 'base64', keyId: 'key-1' })
   const headers = await sign({ method: 'POST', path: '/a?b=1', body: '{"path":"{body}"}', timestampS: 1700000000, nonce: 'n1' })
   t.same(headers, {
     'x-timestamp': '1700000000', 'x-nonce': 'n1', 'x-key-id': 'key-1',
@@ -195,7 +207,8 @@ t.test('HMAC signatures follow RFC 4231 and fill the template', async t => {
 })
 
 t.test('a detached JWS signs exactly the body; a JWE opens with the right key only', async t => {
-  const pem = (pair: { privateKey: { export: (options: { type: 'pkcs8', format: 'pem' }) => string | Buffer }, publicKey: { export: (options: { type: 'spki', format: 'pem' }) => string | Buffer } }): { secret: string, open: string } =>
+  const pem = (pair: { privateKey: { export: (options: { type: 'pkcs8', format: 'pem' }) => string | Buffer },
+    publicKey: { export: (options: { type: 'spki', format: 'pem' }) => string | Buffer } }): { secret: string, open: string } =>
     ({ secret: pair.privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(), open: pair.publicKey.export({ type: 'spki', format: 'pem' }).toString() })
   const ec = pem(generateKeyPairSync('ec', { namedCurve: 'prime256v1' }))
   const sign = openSigner({ kind: 'jws', key: new Secret(ec.secret), header: 'x-jws-signature', algorithm: 'ES256', keyId: 'k1' })
@@ -224,6 +237,7 @@ t.test("a request follows the caller's trace, a job begins its own", async t => 
   const make = (): string => 'a'.repeat(32)
   const trace = '4bf92f3577b34da6a3ce929d0e0e4736'
   t.equal(requestContext({ actor: 't1', traceparent: `00-${trace}-00f067aa0ba902b7-01` }, make).traceId, trace)
-  for (const odd of [undefined, '', 'x', `00-${'0'.repeat(32)}-00f067aa0ba902b7-01`, `00-${trace}-01`]) t.equal(requestContext({ actor: 't1', traceparent: odd }, make).traceId, make(), String(odd))
+  for (const odd of [undefined, '', 'x', `00-${'0'.repeat(32)}-00f067aa0ba902b7-01`, `00-${trace}-01`]) t.equal(requestContext({ actor: 't1', traceparent: odd },
+    make).traceId, make(), String(odd))
   t.same(backgroundContext('daily-report', make), { traceId: make(), actor: 'system:daily-report', background: true })
 })
