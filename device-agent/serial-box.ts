@@ -3,18 +3,17 @@
 import { randomBytes } from 'node:crypto'
 import {
   BAUD_RATE_DEFAULT, type BoxAnnouncement, type BoxCommand, type BoxCredentials, type BoxHello, type BoxSettings, type BoxStatus, type CommandArgs,
-  type HostEffect, type HostEvent, hostDueMs, type HostRequest, type HostState, isSoundboxError, isUnanswered, type LinkPolicy, linkPolicy, type Log, makeFrameReader, makeHost,
+  type HostEffect, type HostEvent, hostDueMs, type HostRequest, type HostState, isUnanswered, type LinkPolicy, linkPolicy, type Log, makeFrameReader, makeHost,
   type SerialMessage, type SerialResult, SoundboxError, stepHost, type Timers
 } from '../protocol/index.js'
 import { updateFirmware } from './serial-firmware.js'
-import { type OpenPort, openSerialPort, type PortHandle } from './serial-link.js'
+import { openSerialLine, type SerialLine } from './serial-line.js'
+import type { OpenPort } from './serial-link.js'
 
 /** After the time to live: a sentence of half a minute, a queue in front of it, a reset and a new session. */
 export const ANNOUNCE_GRACE_MS = 60_000
 export const REQUEST_TTL_MS = 10_000
 export const REQUEST_GRACE_MS = 10_000
-export const REOPEN_MS_MIN = 500
-export const REOPEN_MS_MAX = 5000
 
 export type SerialBoxOptions = {
   path: string
@@ -52,6 +51,7 @@ export type SerialBox = {
   sendCredentials: (credentials: BoxCredentials) => Promise<void>
   /** Resolves when the box runs the image for good. Throws FIRMWARE_INVALID (refused, rolled back), SERIAL_TIMEOUT. */
   updateFirmware: (image: Buffer, options?: { force?: boolean, onProgress?: (done: number, total: number) => void }) => Promise<void>
+  /** What is open ends as failed: link-down if it never left this machine, no-answer if it did. */
   close: () => Promise<void>
 }
 
@@ -59,14 +59,20 @@ export type SerialBox = {
 export function openSerialBox (options: SerialBoxOptions): SerialBox {
   const live: Live = {
     options, policy: linkPolicy(options.baudRate ?? BAUD_RATE_DEFAULT), host: makeHost(), waiting: new Map(), statusWatchers: new Set(),
-    port: undefined, hello: undefined, error: undefined, isClosed: false, reopenMs: REOPEN_MS_MIN, cancelTick: undefined, cancelReopen: undefined
+    line: undefined, hello: undefined, isClosed: false, cancelTick: undefined
   }
   const askHere: Ask = message => ask(live, message)
-  void openLine(live)
+  const reader = makeFrameReader()
+  live.line = openSerialLine({
+    path: options.path, baudRate: live.policy.baudRate, log: options.log, timers: options.timers, openPort: options.openPort,
+    onOpen: () => { apply(live, { kind: 'open', session: 1 + randomBytes(4).readUInt32BE(0) % 0xffff_fffe }) },
+    onBytes: bytes => { for (const event of reader.push(bytes)) apply(live, event.kind === 'frame' ? event : { kind: 'noise' }) },
+    onLost: error => { loseLine(live, error) }
+  })
   return {
     path: options.path,
     hello: () => live.hello,
-    error: () => live.error,
+    error: () => live.line?.error(),
     announce: (announcement, { wasAsked = false } = {}) => {
       const { id, ttlMs } = announcement
       return request(live, { id, message: { type: 'ANNOUNCE', ...announcement }, ttlMs, graceMs: ANNOUNCE_GRACE_MS, wasAsked })
@@ -94,8 +100,7 @@ type Live = {
   options: SerialBoxOptions, policy: LinkPolicy, host: HostState
   waiting: Map<string, { promise: Promise<SerialResult>, resolve: (result: SerialResult) => void }>
   statusWatchers: Set<(status: BoxStatus) => void>
-  port: PortHandle | undefined, hello: BoxHello | undefined, error: SoundboxError | undefined, isClosed: boolean
-  reopenMs: number, cancelTick: (() => void) | undefined, cancelReopen: (() => void) | undefined
+  line: SerialLine | undefined, hello: BoxHello | undefined, isClosed: boolean, cancelTick: (() => void) | undefined
 }
 
 function apply (live: Live, event: HostEvent): void {
@@ -112,7 +117,7 @@ function handleEffect (live: Live, effect: HostEffect): void {
   const { options } = live
   const { path, log } = options
   switch (effect.kind) {
-    case 'write': live.port?.write(effect.bytes); break
+    case 'write': live.line?.write(effect.bytes); break
     case 'done':
       live.waiting.get(effect.id)?.resolve(effect.result)
       live.waiting.delete(effect.id)
@@ -131,49 +136,16 @@ function handleEffect (live: Live, effect: HostEffect): void {
       live.hello = undefined
       if (live.isClosed) break
       log.warn({ path, why: effect.why }, 'soundbox does not answer')
-      options.onLost(effect.why)
+      options.onLost(live.line?.error()?.message ?? effect.why)
       break
     default: effect satisfies never
   }
 }
 
-async function openLine (live: Live): Promise<void> {
-  const { path, log, baudRate = BAUD_RATE_DEFAULT, openPort = openSerialPort, onLost } = live.options
-  const reader = makeFrameReader()
-  const onBytes = (bytes: Buffer): void => {
-    for (const event of reader.push(bytes)) apply(live, event.kind === 'frame' ? event : { kind: 'noise' })
-  }
-  try {
-    const port = await openPort({ path, baudRate, onBytes, onClosed: why => { loseLine(live, why) } })
-    if (live.isClosed) return await port.close()
-    Object.assign(live, { port, error: undefined, reopenMs: REOPEN_MS_MIN })
-    apply(live, { kind: 'open', session: 1 + randomBytes(4).readUInt32BE(0) % 0xffff_fffe })
-  } catch (cause) {
-    if (!isSoundboxError(cause)) throw cause
-    if (live.error?.message !== cause.message) {
-      live.error = cause
-      log.warn({ path, err: cause }, 'serial port cannot be opened')
-      onLost(cause.message)
-    }
-    reopenLater(live)
-  }
-}
-
-function loseLine (live: Live, why: string): void {
-  const { path, log, onLost } = live.options
+function loseLine (live: Live, error: SoundboxError): void {
   const wasUp = live.hello !== undefined
-  live.port = undefined
-  live.error = new SoundboxError('SERIAL_UNAVAILABLE', `port ${path} was lost: ${why}`)
-  log.warn({ path, why }, 'serial port is lost')
   apply(live, { kind: 'close' })
-  if (!wasUp) onLost(live.error.message)
-  reopenLater(live)
-}
-
-function reopenLater (live: Live): void {
-  if (live.isClosed) return
-  live.cancelReopen = live.options.timers.after(live.reopenMs, () => { void openLine(live) })
-  live.reopenMs = Math.min(REOPEN_MS_MAX, live.reopenMs * 2)
+  if (!wasUp) live.options.onLost(error.message)
 }
 
 function request (live: Live, wanted: HostRequest): Promise<SerialResult> {
@@ -195,13 +167,13 @@ function ask (live: Live, message: (id: string) => SerialMessage): Promise<Seria
 
 async function closeBox (live: Live): Promise<void> {
   live.isClosed = true
-  live.cancelReopen?.()
   apply(live, { kind: 'close' })
-  for (const [id, { resolve }] of live.waiting) resolve({ id, result: 'failed', reason: 'link-down' })
+  for (const [id, { resolve }] of live.waiting) {
+    const isUnsure = live.host.requests.some(one => one.id === id && one.state === 'unsure')
+    resolve({ id, result: 'failed', reason: isUnsure ? 'no-answer' : 'link-down' })
+  }
   live.waiting.clear()
-  const { port } = live
-  live.port = undefined
-  await port?.close()
+  await live.line?.close()
 }
 
 /** Throws SERIAL_TIMEOUT when the box could not be asked, INPUT_INVALID when it refuses. */

@@ -19,6 +19,8 @@ export type GatewayConfig = Readonly<{
   store: string
   broker: string
   fallback: string
+  pubsubKeyFile: string | null
+  pubsubHost: string | null
   spoolBytes: number
   retentionDays: number
   backupKeep: number
@@ -55,8 +57,9 @@ export const SETTINGS: readonly Setting[] = [
   { name: 'SOUNDBOX_MASTER_KEY_FILE', fallback: '', what: 'file of the master key; default DATA_DIR/master.key, made on first start' },
   { name: 'SOUNDBOX_STORE', fallback: 'sqlite', what: 'sqlite, or postgres://user:password@host/database for several gateways' },
   { name: 'SOUNDBOX_BROKER', fallback: 'embedded', what: 'embedded, or mqtt://user:password@host:1883 or mqtts://… of any MQTT 3.1.1 broker' },
-  { name: 'SOUNDBOX_FALLBACK', fallback: 'spool', what: 'spool, or pubsub://project/topic (PUBSUB_EMULATOR_HOST is honoured)' },
-  { name: 'SOUNDBOX_PUBSUB_KEY_FILE', fallback: '', what: 'service account key of Google Pub/Sub' },
+  { name: 'SOUNDBOX_FALLBACK', fallback: 'spool', what: 'spool, or pubsub://project/topic of Google Pub/Sub, with the spool as second net' },
+  { name: 'SOUNDBOX_PUBSUB_KEY_FILE', fallback: '', what: 'service account key (JSON) of Google Pub/Sub' },
+  { name: 'PUBSUB_EMULATOR_HOST', fallback: '', what: 'host:port of a Pub/Sub emulator; no key is needed then' },
   { name: 'SOUNDBOX_SPOOL_BYTES', fallback: '67108864', what: 'preallocated size of the fallback spool, 1 MiB to 16 GiB' },
   { name: 'SOUNDBOX_RETENTION_DAYS', fallback: '400', what: 'history older than this is removed; 1 to 3650' },
   { name: 'SOUNDBOX_BACKUP_KEEP', fallback: '7', what: 'nightly backups kept; 0 = no backups' },
@@ -106,7 +109,9 @@ export function parseConfig (env: Env): GatewayConfig {
     masterKeyFile: optional('SOUNDBOX_MASTER_KEY_FILE'),
     store: shape('SOUNDBOX_STORE', /^(?:sqlite|postgres(?:ql)?:\/\/.+)$/, 'sqlite or postgres://…'),
     broker: shape('SOUNDBOX_BROKER', /^(?:embedded|mqtts?:\/\/.+)$/, 'embedded, mqtt://… or mqtts://…'),
-    fallback: shape('SOUNDBOX_FALLBACK', /^(?:spool|pubsub:\/\/[^/]+\/[^/]+)$/, 'spool or pubsub://project/topic'),
+    fallback: shape('SOUNDBOX_FALLBACK', /^(?:spool|pubsub:\/\/[^/]+\/.+)$/, 'spool or pubsub://project/topic'),
+    pubsubKeyFile: optional('SOUNDBOX_PUBSUB_KEY_FILE'),
+    pubsubHost: optional('PUBSUB_EMULATOR_HOST'),
     spoolBytes: whole('SOUNDBOX_SPOOL_BYTES', 1_048_576, 17_179_869_184),
     retentionDays: whole('SOUNDBOX_RETENTION_DAYS', 1, 3650),
     backupKeep: whole('SOUNDBOX_BACKUP_KEEP', 0, 366),
@@ -120,6 +125,7 @@ export function parseConfig (env: Env): GatewayConfig {
     trustProxy: flag('SOUNDBOX_TRUST_PROXY')
   })
   if ((config.httpTls || config.mqttsPort !== null) && config.tls === null) problems.push('SOUNDBOX_TLS_CERT_FILE and SOUNDBOX_TLS_KEY_FILE are needed for TLS')
+  if (config.fallback !== 'spool' && config.pubsubKeyFile === null && config.pubsubHost === null) problems.push('SOUNDBOX_PUBSUB_KEY_FILE is needed for Pub/Sub')
   if (config.summaryMs < config.speakMs) problems.push('SOUNDBOX_SUMMARY_SECONDS must not be below SOUNDBOX_SPEAK_SECONDS')
   if (problems.length > 0) throw new SoundboxError('CONFIG_INVALID', problems.join('; '))
   return config

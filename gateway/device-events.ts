@@ -1,21 +1,26 @@
 // What soundboxes send, brought to the parts that care: hello and acks to the heart, state and presence to the fleet.
 import { decodeAck, decodeHello, decodeReported, decodeTelemetry, isSameSecret, isSoundboxError, type Log } from '../protocol/index.js'
 import type { BrokerEvents, DeviceCredentials } from './broker/contract.js'
+import type { Fleet } from './fleet/fleet.js'
 import type { Directory } from './store/directory.js'
 import type { Heart } from './trigger/heart.js'
+import type { Prompter } from './trigger/prompter.js'
 
-export type DeviceEventDeps = { directory: Directory, heart: Heart, log: Log, nowMs: () => number }
+export type DeviceEventDeps = { directory: Directory, fleet: Fleet, heart: Heart, prompter: Prompter, log: Log, nowMs: () => number }
 
 /** The broker's callbacks. A message that a soundbox gets wrong is logged and confirmed: it would only send it again. */
 export function deviceEvents (deps: DeviceEventDeps): BrokerEvents {
-  const { directory, heart, log, nowMs } = deps
+  const { directory, fleet, heart, prompter, log, nowMs } = deps
   return {
     authenticate: credentials => authenticateDevice(directory, credentials),
-    onConnected ({ tid, address, tls, takeover }) {
+    onConnected (connection) {
+      const { tid, address, tls, takeover } = connection
+      fleet.handleConnected(connection)
       log.info({ tid, address, tls, takeover }, 'soundbox connected')
       if (heart.feed.hasListeners()) heart.feed.emit({ kind: 'device', at: nowMs(), tid, state: 'online' })
     },
     onDisconnected (tid, reason) {
+      fleet.handleDisconnected(tid, reason)
       heart.handleOffline(tid)
       log.info({ tid, reason }, 'soundbox disconnected')
       if (heart.feed.hasListeners()) heart.feed.emit({ kind: 'device', at: nowMs(), tid, state: 'offline', reason })
@@ -23,10 +28,18 @@ export function deviceEvents (deps: DeviceEventDeps): BrokerEvents {
     onMessage (tid, name, payload) {
       try {
         switch (name) {
-          case 'ack': return heart.handleAck(tid, decodeAck(payload))
-          case 'hello': return heart.handleHello(tid, decodeHello(payload).bootId)
-          case 'reported': return void decodeReported(payload)
-          case 'telemetry': return void decodeTelemetry(payload)
+          case 'ack': {
+            const ack = decodeAck(payload)
+            log.debug({ tid, announcementId: ack.id, result: ack.result }, 'ack of a soundbox')
+            return fleet.handleAck(tid, ack) || prompter.handleAck(tid, ack) ? undefined : heart.handleAck(tid, ack)
+          }
+          case 'hello': {
+            const hello = decodeHello(payload)
+            fleet.handleHello(tid, hello)
+            return heart.handleHello(tid, hello.bootId)
+          }
+          case 'reported': return fleet.handleReported(tid, decodeReported(payload))
+          case 'telemetry': return fleet.handleTelemetry(tid, decodeTelemetry(payload))
           case 'presence': return undefined
           default: name satisfies never
         }

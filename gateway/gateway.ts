@@ -1,4 +1,5 @@
 // The wiring of one gateway: every part is opened here, from the ground up, and closed in the opposite order.
+import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { type Log, makeTimers, SoundboxError } from '../protocol/index.js'
 import type { Broker, BrokerEvents } from './broker/contract.js'
@@ -7,7 +8,12 @@ import { openExternalBroker } from './broker/external.js'
 import type { GatewayConfig } from './config.js'
 import { openDataDir } from './data-dir.js'
 import { deviceEvents } from './device-events.js'
+import type { Fallback } from './fallback/contract.js'
+import { openPubsubFallback, parsePubsubUrl } from './fallback/pubsub.js'
+import { parseServiceAccount } from './fallback/pubsub-rest.js'
 import { openSpool } from './fallback/spool.js'
+import { openDeviceTypes, parseDeviceTypes } from './fleet/device-types.js'
+import { openFleet } from './fleet/fleet.js'
 import { type Metrics, openMetrics } from './http/metrics.js'
 import { openHttpServer } from './http/server.js'
 import { openHandlers } from './iso8583/handlers.js'
@@ -21,11 +27,15 @@ import { startJobs } from './jobs/table.js'
 import type { Store } from './store/contract.js'
 import { type Directory, openDirectory } from './store/directory.js'
 import { openSqliteStore } from './store/sqlite.js'
-import { type DeviceTypeInfo, type Heart, openHeart } from './trigger/heart.js'
+import { type Heart, openHeart } from './trigger/heart.js'
+import { openPrompter } from './trigger/prompter.js'
 import { openRateLimit } from './trigger/rate.js'
 
 /** How long the box's `received` is asked for before the connection is ended. */
 const ATTEMPTS_MAX = 4
+const DAY_MS = 86_400_000
+/** India, where a box has no quiet hours that name another zone. */
+const UTC_OFFSET_MINUTES = 330
 
 export type Ports = { http: number, mqtt: number | null, mqtts: number | null, websocket: number | null, iso: number | null, isoTls: number | null }
 export type Gateway = { ports: Ports, close: () => Promise<void> }
@@ -53,16 +63,20 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   const dataDir = opened(openDataDir(config.dataDir, config.masterKeyFile, pid))
   const store = opened(await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
   const directory = await openDirectory({ store, masterKey: dataDir.masterKey, nowMs })
-  const fallback = opened(await openSpool({ dir: dataDir.file('spool'), log, ...spoolSegments(config.spoolBytes) }))
+  const fallback = opened(await openFallback(config, dataDir.file('spool'), log, nowMs))
+  const types = openDeviceTypes(config.deviceTypesFile === null ? [] : parseDeviceTypes(readSetting('SOUNDBOX_DEVICE_TYPES_FILE', config.deviceTypesFile)))
   const metrics = openMetrics()
   const parts: { broker?: Broker } = {}
   const broker = (): Broker => parts.broker ?? fail()
   const heart = opened(openHeart({
-    directory, store, fallback, broker, typeOf: deviceTypeOf, meter: metrics.meter, nowMs, startTimer, log,
+    directory, store, fallback, broker, typeOf: types.typeOf, meter: metrics.meter, nowMs, startTimer, log,
     policy: { speakMs: config.speakMs, summaryMs: config.summaryMs, receivedTimeoutMs: config.receivedTimeoutMs, attemptsMax: ATTEMPTS_MAX }
   }))
+  const fleet = opened(await openFleet({ store, broker, device: directory.device, staysOnline: config.broker !== 'embedded', newId, nowMs, startTimer, log }))
+  const prompter = openPrompter({ broker, isOnline: fleet.presence.isOnline, newId, nowMs, nextSeq: heart.nextSeq })
+  closers.push(startTimer(() => { prompter.tick() }, 1000).stop)
   await drainFallback({ store, fallback, log })
-  parts.broker = opened(await openBroker(config, deviceEvents({ directory, heart, log, nowMs }), log, nowMs))
+  parts.broker = opened(await openBroker(config, deviceEvents({ directory, fleet, heart, prompter, log, nowMs }), log, nowMs))
   await heart.resume()
   const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: config, nowMs, log })
   const jobs = opened(startJobs(table, { store, schedule: scheduleCron, nowMs, log }))
@@ -83,8 +97,12 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   const http = opened(await openHttpServer({
     host: config.host, port: config.httpPort, socketPath: dataDir.file('gateway.sock'), tls: config.httpTls ? tlsOf(config) : null, trustProxy: config.trustProxy,
     operatorToken: dataDir.operatorToken, log, metrics, more: [], open: [],
-    trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, nowMs },
-    admin: { directory, checkType: deviceTypeOf, onDeviceChanged: () => {}, onDeviceBarred: tid => { broker().disconnect(tid) } },
+    trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, log, nowMs },
+    admin: {
+      directory, checkType: types.typeOf, onDeviceChanged: fleet.handleChanged, onDeviceBarred: tid => { broker().disconnect(tid) }, presenceOf: fleet.presence.find,
+      sendCommand: (tid, command) => fleet.commands.send(tid, command), say: prompter.say,
+      totalToday: device => store.totalSince(device.tid, localMidnight(nowMs(), device.quietHours?.utcOffsetMinutes ?? UTC_OFFSET_MINUTES))
+    },
     look: { store, feed: heart.feed, status },
     isReady: () => ({ ready: broker().stats().ready, why: broker().stats().ready ? [] : ['the broker cannot be reached'] })
   }))
@@ -94,12 +112,19 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   return ports
 }
 
+async function openFallback (config: GatewayConfig, dir: string, log: Log, nowMs: () => number): Promise<Fallback> {
+  const spool = await openSpool({ dir, log, ...spoolSegments(config.spoolBytes) })
+  if (config.fallback === 'spool') return spool
+  const account = config.pubsubKeyFile === null ? null : parseServiceAccount(readSetting('SOUNDBOX_PUBSUB_KEY_FILE', config.pubsubKeyFile))
+  return openPubsubFallback({ ...parsePubsubUrl(config.fallback), ...(config.pubsubHost === null ? {} : { host: config.pubsubHost }), account, spool, log, nowMs })
+}
+
 async function openBroker (config: GatewayConfig, events: BrokerEvents, log: Log, nowMs: () => number): Promise<Broker> {
   if (config.broker !== 'embedded') {
     const url = new URL(config.broker)
     const [username, password] = [decodeURIComponent(url.username), decodeURIComponent(url.password)]
     url.username = url.password = ''
-    return await openExternalBroker({ url: url.href, ...(username === '' ? {} : { username, password }), sharedGroup: 'soundbox', log, random: Math.random }, events)
+    return await openExternalBroker({ url: url.href, ...(username === '' ? {} : { username, password }), sharedGroup: 'soundbox', receivers: 4, log, random: Math.random }, events)
   }
   const tls = config.mqttsPort === null ? {} : { tls: { port: config.mqttsPort, ...tlsOf(config), requestClientCert: config.tls?.requestClientCert ?? false } }
   const websocket = config.websocketPort === null ? {} : { websocketPort: config.websocketPort }
@@ -163,8 +188,22 @@ function startTimer (callback: () => void, ms: number): { stop: () => void } {
   return { stop: () => { clearInterval(timer) } }
 }
 
-function deviceTypeOf (_type: string): DeviceTypeInfo {
-  return { transport: 'mqtt', baseUrl: undefined }
+/** Midnight before `nowMs` in the zone of this offset. */
+function localMidnight (nowMs: number, utcOffsetMinutes: number): number {
+  const offsetMs = utcOffsetMinutes * 60_000
+  return Math.floor((nowMs + offsetMs) / DAY_MS) * DAY_MS - offsetMs
+}
+
+function newId (): string {
+  return randomBytes(16).toString('hex')
+}
+
+function readSetting (name: string, path: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw new SoundboxError('CONFIG_INVALID', `${name}: ${path} cannot be read`, { cause })
+  }
 }
 
 function fail (): never {

@@ -159,17 +159,22 @@ function isSubscribable (deps: HookDeps, client: Client, subscription: Subscript
 /** Hands a device's message to the gateway; `done` (the PUBACK) comes after it is recorded, and in the order of arrival [MQTT-4.6.0-2]. */
 function receive (deps: HookDeps, client: Client, packet: PublishPacket, done: (error?: Error | null) => void): void {
   const session = deps.sessions.get(client)
-  if (session === undefined) return done(new Error('the connection has gone'))
   const { topic, qos, retain } = packet
   const payload = Buffer.isBuffer(packet.payload) ? packet.payload : Buffer.from(packet.payload)
-  const decision = authorizeTopic({ tid: session.tid, action: 'publish', topic, qos, retain: retain === true, payloadBytes: payload.length }, deps.limits.payloadBytesMax)
-  if (!decision.ok) {
-    deps.log.warn({ tid: session.tid, topic: topic.slice(0, 128), reason: decision.reason }, 'message of a soundbox refused; its connection is closed')
-    return done(new Error(decision.reason))
+  const request = { tid: session?.tid ?? '', action: 'publish' as const, topic, qos, retain: retain === true, payloadBytes: payload.length }
+  const decision = authorizeTopic(request, deps.limits.payloadBytesMax)
+  if (session === undefined || !decision.ok) {
+    const reason = decision.ok ? 'the connection has gone' : decision.reason
+    deps.log.warn({ tid: session?.tid, topic: topic.slice(0, 128), reason }, 'message of a soundbox refused; its connection is closed')
+    done(new Error(reason))
+    return
   }
   deps.counters.messagesIn++
   const work = deps.events.onMessage(session.tid, upTopicOf(topic), payload)
-  if (work === undefined && session.handlingCount === 0) return done(null)
+  if (work === undefined && session.handlingCount === 0) {
+    done(null)
+    return
+  }
   const outcome = Promise.resolve(work).then(() => null, (err: unknown) => {
     deps.log.error({ err, tid: session.tid, topic }, 'message of a soundbox was not recorded; its connection is closed')
     return new Error('the message was not recorded')

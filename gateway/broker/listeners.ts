@@ -29,6 +29,7 @@ export async function openDoors (options: DoorOptions, deps: DoorDeps): Promise<
   const open = async (server: Server | HttpServer, port: number, setting: string): Promise<number> => {
     server.prependListener('connection', (socket: Socket) => countIn(socket, sockets, deps))
     await listen(server, { port, host: options.host, setting })
+    server.on('error', err => options.log.error({ err, port }, 'a connection could not be accepted')) // As for want of descriptors; the next may succeed.
     servers.push(server)
     return (server.address() as AddressInfo).port
   }
@@ -129,7 +130,6 @@ async function listen (server: Server | HttpServer, where: { port: number, host:
     server.listen(where.port, where.host, () => resolve())
   })
   server.removeAllListeners('error')
-  server.on('error', () => {}) // accept() may fail for want of descriptors; the next one may succeed.
 }
 
 function listenFault (cause: NodeJS.ErrnoException, where: { port: number, host: string, setting: string }): SoundboxError {

@@ -39,8 +39,10 @@ function addBankCommands (program: Command, { client, output }: Context): void {
   }
 }
 
-function addDeviceCommands (program: Command, { client, output }: Context): void {
+function addDeviceCommands (program: Command, context: Context): void {
+  const { client, output } = context
   const device = program.command('device').description('soundboxes')
+  addBoxCommands(device, context)
   device.command('add').description('add a soundbox; its secrets are shown once').argument('<tid>', 'serial number')
     .requiredOption('--type <type>', 'device type, as QS1').option('--language <name>', 'as ENGLISH or HINDI').option('--volume <0..100>').option('--min-volume <0..100>')
     .action(async (tid: string, options: Row) => { output().one(await client().call('POST', '/devices', { tid, type: options['type'], ...deviceSettings(options) })) })
@@ -57,6 +59,23 @@ function addDeviceCommands (program: Command, { client, output }: Context): void
     .option('--language <name>').option('--volume <0..100>').option('--min-volume <0..100>').option('--display <text>')
     .option('--quiet <HH:MM-HH:MM>', 'hours in which payments are muted; "off" ends them').option('--utc-offset <minutes>', 'time zone of the quiet hours', '330')
     .action(async (tid: string, options: Row) => { output().one(await client().call('PATCH', `/devices/${encodeURIComponent(tid)}`, { ...deviceSettings(options), ...quietSettings(options) })) })
+}
+
+/** What a technician does standing beside the box. */
+function addBoxCommands (device: Command, { client, output }: Context): void {
+  const path = (tid: string, rest: string): string => `/devices/${encodeURIComponent(tid)}${rest}`
+  device.command('test').description('say the test phrase and wait until the box has spoken').argument('<tid>')
+    .action(async (tid: string) => { output().one(await client().call('POST', path(tid, '/say'), {})) })
+  device.command('volume').description('set the volume, 0 to 100').argument('<tid>').argument('<volume>')
+    .action(async (tid: string, volume: string) => { output().one(await client().call('PATCH', path(tid, ''), { volume: wholeNumber(volume, 'volume') })) })
+  device.command('language').description('set the language').argument('<tid>').argument('<name>')
+    .action(async (tid: string, language: string) => { output().one(await client().call('PATCH', path(tid, ''), { language })) })
+  device.command('day-total').description('say the count and total of the day').argument('<tid>')
+    .action(async (tid: string) => { output().one(await client().call('POST', path(tid, '/say'), { dayTotal: true })) })
+  const commands = { replay: 'repeat the last payment', reboot: 'start the box anew', locate: 'let the box be found by ear', 'collect-log': 'fetch the last lines of its log' }
+  for (const [name, what] of Object.entries(commands)) {
+    device.command(name).description(what).argument('<tid>').action(async (tid: string) => { output().one(await client().call('POST', path(tid, '/commands'), { name })) })
+  }
 }
 
 function addMerchantCommands (program: Command, { client, output }: Context): void {
@@ -94,7 +113,10 @@ function eventLine (event: Row): string {
 
 async function printHistory (client: Client, output: Output, options: Row): Promise<void> {
   const wanted = wholeNumber(options['limit'], '--limit')
-  const filters = { bank: options['bank'], merchant: options['merchant'], device: options['device'], transactionId: options['transaction'], status: options['status'], since: timeText(options['since']), until: timeText(options['until']) }
+  const filters = {
+    bank: options['bank'], merchant: options['merchant'], device: options['device'], transactionId: options['transaction'], status: options['status'],
+    since: timeText(options['since']), until: timeText(options['until'])
+  }
   const rows: Row[] = []
   let cursor: unknown = null
   do {

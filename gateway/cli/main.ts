@@ -9,6 +9,7 @@ import { SoundboxError } from '../../protocol/index.js'
 import type { BankSecrets } from '../store/directory.js'
 import { addAdminCommands, type Context } from './admin-commands.js'
 import { curlLines, postTrigger, prepareTrigger } from './bank-client.js'
+import { addFieldCommands } from './field-commands.js'
 import { findTarget, openClient, type TargetOptions } from './client.js'
 import { runDemo } from './demo.js'
 import { addIsoCommands } from './iso.js'
@@ -37,6 +38,9 @@ addProcessCommand('agent', 'start a device agent; --help lists its settings', 'd
 addSimCommand()
 addTriggerCommand()
 addAdminCommands(program, context)
+addFieldCommands(program, {
+  ...context, dist: DIST, env: process.env, dataDir: () => program.opts<TargetOptions>().dataDir ?? process.env['SOUNDBOX_DATA_DIR'] ?? 'data', runProgram: become
+})
 addIsoCommands(program, context)
 program.command('demo').description('start everything, post one trigger, hear two soundboxes (make run)')
   .action(async () => { process.exitCode = await runDemo({ dist: DIST, env: process.env, write: text => { process.stdout.write(text) } }) })
@@ -115,5 +119,5 @@ function readBank (path: string): BankSecrets {
 }
 
 function allCommands (command: Command): Command[] {
-  return command.commands.flatMap(child => child.commands.length > 0 ? allCommands(child) : [child]).filter(child => !['gateway', 'agent', 'sim'].includes(child.name()))
+  return command.commands.flatMap(child => child.commands.length > 0 ? allCommands(child) : [child]).filter(child => !['gateway', 'agent', 'sim', 'serial'].includes(child.name()))
 }

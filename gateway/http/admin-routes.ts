@@ -3,6 +3,7 @@ import type { FastifyInstance } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { isTid, LANGUAGES, parseLanguage, SoundboxError } from '../../protocol/index.js'
 import type { Bank, Device, DevicePatch, Directory } from '../store/directory.js'
+import type { Said, Saying } from '../trigger/prompter.js'
 
 const Text = (description: string, max = 128): ReturnType<typeof Type.String> => Type.String({ description, minLength: 1, maxLength: max })
 const BankBody = Type.Object({
@@ -36,18 +37,36 @@ const DeviceChange = Type.Object({
 const MapBody = Type.Object({
   bank: Text('bank id', 32), merchant: Type.String({ maxLength: 128, description: 'VPA or mid; empty for a bank without database' }), tid: Text('serial number', 32)
 }, { additionalProperties: false, examples: [{ bank: 'pnb', merchant: 'test@isu', tid: '123456787654' }] })
-const RotateBody = Type.Object({ overlapSeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 30 * 86_400, description: 'how long the old keys stay live; default one day' })) }, { additionalProperties: false })
+const RotateBody = Type.Object({
+  overlapSeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 30 * 86_400, description: 'how long the old keys stay live; default one day' }))
+}, { additionalProperties: false })
+const CommandBody = Type.Object({
+  name: Text('replay, test, reboot, locate, display-qr, clear-display, collect-log, volume, language, day-total', 32),
+  args: Type.Optional(Type.Record(Type.String({ maxLength: 32 }), Type.Union([Type.String({ maxLength: 512 }), Type.Number(), Type.Boolean()])))
+}, { additionalProperties: false, examples: [{ name: 'replay' }] })
+const SayBody = Type.Object({
+  code: Type.Optional(Type.Integer({ minimum: 0, maximum: 999_999, description: 'six digits, spoken one by one' })), dayTotal: Type.Optional(Type.Boolean())
+}, { additionalProperties: false })
 const OVERLAP_SECONDS = 86_400
 
 export type AdminDeps = {
   directory: Directory
   /** Throws DEVICE_TYPE_INVALID. */
-  checkType: (type: string) => void
+  checkType: (type: string) => { type: string }
   /** Told after a change, so that the box is told. */
   onDeviceChanged: (tid: string) => void
   /** Told when a box may no longer connect as it is. */
   onDeviceBarred: (tid: string) => void
+  /** What the fleet knows of a box: online, since when, last telemetry. */
+  presenceOf: (tid: string) => DevicePresence | undefined
+  /** Sends a command and waits for the box's answer. Throws DEVICE_OFFLINE, INPUT_INVALID. */
+  sendCommand: (tid: string, command: { name: string, args: Record<string, string | number | boolean> }) => Promise<object>
+  /** Lets the box say a test phrase or a code, and waits for its word. Throws DEVICE_OFFLINE. */
+  say: (device: Device, what: Saying) => Promise<Said>
+  /** Payments of this box since its local midnight. */
+  totalToday: (device: Device) => Promise<{ count: number, amountMinor: number }>
 }
+export type DevicePresence = { online: boolean, sinceMs: number | null, seenAt: number | null, address?: string | null, takeovers: number, telemetry?: object, reported?: object, hello?: object }
 
 /** Registers below the prefix that the server gives; the server has checked the token. */
 export async function adminRoutes (app: FastifyInstance, deps: AdminDeps): Promise<void> {
@@ -92,27 +111,44 @@ function deviceRoutes (app: FastifyInstance, deps: AdminDeps): void {
     deps.checkType(body.type)
     return await directory.addDevice({ ...withoutUndefined(body), ...(language === undefined ? {} : { language: parseLanguage(language) }) })
   })
-  app.get('/devices', { schema: { tags: ['devices'], summary: 'All soundboxes, without secrets' } }, async () => ({ devices: directory.devices().map(device => deviceView(directory, device)) }))
-  app.get('/devices/:tid', { schema: { tags: ['devices'], summary: 'One soundbox' } }, async request => deviceView(directory, needDevice(directory, param(request.params, 'tid'))))
+  app.get('/devices', { schema: { tags: ['devices'], summary: 'All soundboxes, without secrets' } }, async () => ({ devices: directory.devices().map(device => deviceView(deps, device)) }))
+  app.get('/devices/:tid', { schema: { tags: ['devices'], summary: 'One soundbox' } }, async request => deviceView(deps, needDevice(directory, param(request.params, 'tid'))))
   app.patch('/devices/:tid', { schema: { tags: ['devices'], summary: 'Change volume, language, quiet hours or display', body: DeviceChange } }, async request => {
     const { language, ...body } = request.body as Static<typeof DeviceChange>
     const patch: DevicePatch = { ...withoutUndefined(body), ...(language === undefined ? {} : { language: parseLanguage(language) }) }
     const device = await directory.patchDevice(param(request.params, 'tid'), patch)
     deps.onDeviceChanged(device.tid)
-    return deviceView(directory, device)
+    return deviceView(deps, device)
   })
   for (const [action, status] of [['activate', 'active'], ['deactivate', 'inactive']] as const) {
     app.post(`/devices/:tid/${action}`, { schema: { tags: ['devices'], summary: `${action} a soundbox` } }, async request => {
       const device = await directory.patchDevice(param(request.params, 'tid'), { status })
       if (status === 'inactive') deps.onDeviceBarred(device.tid)
-      return deviceView(directory, device)
+      return deviceView(deps, device)
     })
   }
+  app.post('/devices/:tid/commands', { schema: { tags: ['devices'], summary: 'Send a command and wait for the answer', body: CommandBody } }, async request => {
+    const tid = needDevice(directory, param(request.params, 'tid')).tid
+    const { name, args } = request.body as Static<typeof CommandBody>
+    return await deps.sendCommand(tid, { name, args: args ?? {} })
+  })
+  const saying = { tags: ['devices'], summary: 'Say a test phrase, a code that proves which box this is, or the day\'s total; answers when the box has spoken', body: SayBody }
+  app.post('/devices/:tid/say', { schema: saying }, async request => {
+    const device = needDevice(directory, param(request.params, 'tid'))
+    return { tid: device.tid, ...await deps.say(device, await sayingOf(deps, device, request.body as Static<typeof SayBody>)) }
+  })
   app.post('/devices/:tid/rekey', { schema: { tags: ['devices'], summary: 'New MQTT password and signing key; shown once' } }, async request => {
     const secrets = await directory.rekeyDevice(param(request.params, 'tid'))
     deps.onDeviceBarred(secrets.tid)
     return secrets
   })
+}
+
+async function sayingOf (deps: AdminDeps, device: Device, { code, dayTotal }: Static<typeof SayBody>): Promise<Saying> {
+  if (code !== undefined) return { kind: 'prompt', prompt: 'code', count: code, amountMinor: 0 }
+  if (dayTotal !== true) return { kind: 'test' }
+  const total = await deps.totalToday(device)
+  return { kind: 'prompt', prompt: 'day-total', ...total }
 }
 
 /** Drops undefined members, as exactOptionalPropertyTypes wants. */
@@ -126,10 +162,15 @@ export function bankView (bank: Bank): object {
   return { ...rest, createdAt: timeText(createdAt), disabledAt: timeText(disabledAt), keys: shown }
 }
 
-export function deviceView (directory: Directory, device: Device): object {
+export function deviceView ({ directory, presenceOf }: AdminDeps, device: Device): object {
   const { signingKey: _s, signingKeySealed: _k, mqttPasswordHash: _p, createdAt, activatedAt, deactivatedAt, ...rest } = device
   const merchants = directory.mappingsOf(device.tid).map(row => ({ bank: row.bankId, merchant: row.merchant, mappedAt: timeText(row.mappedAt) }))
-  return { ...rest, createdAt: timeText(createdAt), activatedAt: timeText(activatedAt), deactivatedAt: timeText(deactivatedAt), merchants }
+  const seen = presenceOf(device.tid)
+  return {
+    ...rest, presence: seen?.online === true ? 'online' : 'offline', seenAt: timeText(seen?.seenAt ?? null), onlineSince: timeText(seen?.online === true ? seen.sinceMs : null),
+    takeovers: seen?.takeovers ?? 0, telemetry: seen?.telemetry ?? null, reported: seen?.reported ?? null, hello: seen?.hello ?? null,
+    createdAt: timeText(createdAt), activatedAt: timeText(activatedAt), deactivatedAt: timeText(deactivatedAt), merchants
+  }
 }
 
 /** ISO 8601, UTC, or null. */

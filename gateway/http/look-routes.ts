@@ -27,6 +27,8 @@ export type LookDeps = { store: Pick<Store, 'queryHistory'>, feed: Feed, status:
 
 /** Registers below the prefix that the server gives; the server has checked the token. */
 export async function lookRoutes (app: FastifyInstance, deps: LookDeps): Promise<void> {
+  const tails = new Set<() => void>()
+  app.addHook('preClose', async () => { for (const end of [...tails]) end() })
   app.get('/history', { schema: { tags: ['look'], summary: 'Payments and what became of them, newest first', querystring: HistoryParams } }, async request => {
     const page = await deps.store.queryHistory(historyQuery(request.query as Static<typeof HistoryParams>))
     return { payments: page.rows.map(paymentView), next: page.next }
@@ -48,12 +50,13 @@ export async function lookRoutes (app: FastifyInstance, deps: LookDeps): Promise
     if (stop === undefined) throw new SoundboxError('OVERLOADED', `${LISTENERS_MAX} others are listening already`)
     const heartbeat = setInterval(() => { write({ kind: 'alive' }) }, TAIL_HEARTBEAT_MS)
     const end = (): void => {
+      tails.delete(end)
       clearInterval(heartbeat)
       stop()
       stream.end()
     }
+    tails.add(end)
     reply.raw.once('close', end)
-    app.server.once('close', end)
     write({ kind: 'alive' })
     return reply.type('application/x-ndjson').send(stream)
   })

@@ -260,7 +260,7 @@ t.test('random bytes, before and after the login, harm nobody', async t => {
     const random = seeded(seed)
     const bytes = (max: number): Buffer => Buffer.from(Array.from({ length: 1 + Math.floor(random() * max) }, () => Math.floor(random() * 256)))
     const spoiled = (): Buffer => {
-      const ack = { cmd: 'publish' as const, topic: 'soundbox/v1/SB0001/ack', payload: bytes(40), qos: 1 as const, messageId: 1, dup: false, retain: false }
+      const ack = { cmd: 'publish', topic: 'soundbox/v1/SB0001/ack', payload: bytes(40), qos: 1, messageId: 1, dup: false, retain: false } as const
       const good = mqttPacket.generate(random() < 0.5 ? connectPacket('SB0001') : ack)
       for (let n = 0; n < 3; n++) good[Math.floor(random() * good.length)] = Math.floor(random() * 256)
       return good

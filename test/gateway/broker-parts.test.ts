@@ -60,10 +60,8 @@ t.test('a soundbox uses its own topics only', async t => {
     t.notOk(publish(`soundbox/v1/SB0001/${name}`), `does not publish ${name}`)
     t.notOk(subscribe(`soundbox/v1/SB0002/${name}`), `does not hear another's ${name}`)
   }
-  for (const filter of [
-    '#', '+', 'soundbox/#', 'soundbox/v1/+/announce', 'soundbox/v1/SB0001/#', 'soundbox/v1/SB0001/+',
-    '$SYS/#', '$share/g/soundbox/v1/SB0001/announce', '', '/', 'soundbox/v1/SB0001'
-  ]) {
+  const foreign = ['#', '+', 'soundbox/#', 'soundbox/v1/+/announce', 'soundbox/v1/SB0001/#', 'soundbox/v1/SB0001/+', '$SYS/#', '$share/g/soundbox/v1/SB0001/announce', '', '/', 'soundbox/v1/SB0001']
+  for (const filter of foreign) {
     t.notOk(subscribe(filter), `does not subscribe to ${filter}`)
     t.notOk(publish(filter), `does not publish to ${filter}`)
   }

@@ -67,7 +67,8 @@ type Gateway = { broker: Broker, presence: string[], messages: string[], lines: 
 async function openGateway (t: Test, options: Partial<ExternalBrokerOptions> & { url: string }, events: Partial<BrokerEvents> = {}): Promise<Gateway> {
   const [presence, messages, lines]: [string[], string[], LogLine[]] = [[], [], []]
   const broker = await openExternalBroker({
-    username: 'gateway', password: 'secret of gateway', sharedGroup: 'soundbox', log: collectingLog(lines), random: () => 0.5, ...options,
+    username: 'gateway', password: 'secret of gateway', sharedGroup: 'soundbox', log: collectingLog(lines), random: () => 0.5,
+    ...options,
     limits: { reconnectMinMs: 50, reconnectMaxMs: 200, ...options.limits }
   }, {
     authenticate: () => undefined,
