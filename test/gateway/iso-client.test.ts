@@ -252,7 +252,8 @@ t.test('mutual TLS and a key exchange with the gateway\'s own server', async t =
   const mac = { algorithm: 'x9.19', keyFile: 'key', kekFile: 'kek' }
   const profile = parsePeer({ name: 'a', bank: 'pnb', certificate: 'client', mac }, 'test', () => key)
   const server = await openIsoServer({
-    host: '127.0.0.1', port: 0, tls: { port: 0, ca, ...pairs['gateway']! }, peers: [profile], handle: request => answerTo(request, '00'), timers: makeTimers(() => performance.now()), nowMs: Date.now, log: SILENT_LOG
+    host: '127.0.0.1', port: 0, tls: { port: 0, ca, ...pairs['gateway']! }, peers: [profile], handle: request => answerTo(request, '00'),
+    timers: makeTimers(() => performance.now()), nowMs: Date.now, log: SILENT_LOG
   })
   t.teardown(() => server.close())
   const endpoint = { host: '127.0.0.1', port: server.tlsPort ?? 0 }

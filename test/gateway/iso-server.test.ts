@@ -189,7 +189,8 @@ t.test('who may come in: by address, by port, by certificate, and how many at on
       .then(async probe => { await probe.close(); resolve(probe.port ?? 0) })
   })
   const server = await openServer(t, {
-    tls, peers: [profile({ name: 'by-address', connectionsMax: 1 }), profile({ name: 'by-port', port: free }), profile({ name: 'elsewhere', addresses: ['10.0.0.0/8'] }), profile({ name: 'by-certificate', certificate: 'one' })],
+    tls, peers: [profile({ name: 'by-address', connectionsMax: 1 }), profile({ name: 'by-port', port: free }),
+      profile({ name: 'elsewhere', addresses: ['10.0.0.0/8'] }), profile({ name: 'by-certificate', certificate: 'one' })],
     handle: (request, peer) => { seen.push(peer.name); return answerTo(request, '00') }
   })
   const first = await signedOn(t, server)
