@@ -94,6 +94,10 @@ export function parseConfig (env: Env): GatewayConfig {
     if (!form.test(text(name))) problems.push(`${name} must be ${what}`)
     return text(name)
   }
+  const cron = (name: string): string => {
+    if (!isCron(text(name))) problems.push(`${name} must be a cron expression of five fields, as 30 2 * * *`)
+    return text(name)
+  }
   const config: GatewayConfig = Object.freeze({
     dataDir: shape('SOUNDBOX_DATA_DIR', /^[^\0]+$/, 'a folder'),
     host: shape('SOUNDBOX_HOST', /^[\w.:-]+$/, 'an address'),
@@ -115,7 +119,7 @@ export function parseConfig (env: Env): GatewayConfig {
     spoolBytes: whole('SOUNDBOX_SPOOL_BYTES', 1_048_576, 17_179_869_184),
     retentionDays: whole('SOUNDBOX_RETENTION_DAYS', 1, 3650),
     backupKeep: whole('SOUNDBOX_BACKUP_KEEP', 0, 366),
-    backupCron: shape('SOUNDBOX_BACKUP_CRON', /^[\d*,/ -]{9,64}$/, 'a cron expression of five fields'),
+    backupCron: cron('SOUNDBOX_BACKUP_CRON'),
     speakMs: whole('SOUNDBOX_SPEAK_SECONDS', 5, 600) * 1000,
     summaryMs: whole('SOUNDBOX_SUMMARY_SECONDS', 60, 86_400) * 1000,
     receivedTimeoutMs: whole('SOUNDBOX_RECEIVED_TIMEOUT_MS', 100, 60_000),
@@ -133,7 +137,7 @@ export function parseConfig (env: Env): GatewayConfig {
 
 /** The settings as they may be printed: passwords in URLs hidden. */
 export function describeConfig (config: GatewayConfig): Record<string, unknown> {
-  const hide = (url: string): string => url.replace(/:\/\/[^@/]*@/, '://[secret]@')
+  const hide = (url: string): string => url.replace(/:\/\/[^/]*@/, '://[secret]@')
   return { ...config, store: hide(config.store), broker: hide(config.broker) }
 }
 
@@ -143,6 +147,23 @@ function isoTls (optional: (name: string) => string | null, port: (name: string)
   if (certFile !== null && keyFile !== null && caFile !== null) return { port: port('SOUNDBOX_ISO_TLS_PORT'), certFile, keyFile, caFile }
   problems.push('SOUNDBOX_ISO_TLS_PORT needs SOUNDBOX_ISO_TLS_CERT_FILE, SOUNDBOX_ISO_TLS_KEY_FILE and SOUNDBOX_ISO_TLS_CA_FILE')
   return null
+}
+
+/** Least and largest value of minute, hour, day of the month, month, day of the week. */
+const CRON_FIELDS = [[0, 59], [0, 23], [1, 31], [1, 12], [0, 7]] as const
+
+/** True for five fields of numbers, ranges, steps and lists of them. */
+export function isCron (text: string): boolean {
+  const fields = text.trim().split(/ +/)
+  return fields.length === CRON_FIELDS.length && fields.every((field, index) => field.split(',').every(part => isCronPart(part, CRON_FIELDS[index] ?? [0, 0])))
+}
+
+function isCronPart (part: string, [min, max]: readonly [number, number]): boolean {
+  const match = /^(?:\*|(\d{1,2})(?:-(\d{1,2}))?)(?:\/(\d{1,2}))?$/.exec(part)
+  if (match === null) return false
+  const from = Number(match[1] ?? min)
+  const to = Number(match[2] ?? match[1] ?? max)
+  return from >= min && to <= max && from <= to && match[3] !== '0' && match[3] !== '00'
 }
 
 function tlsFiles (optional: (name: string) => string | null, flag: (name: string) => boolean, problems: string[]): TlsFiles | null {

@@ -141,8 +141,14 @@ function bankBody (id: string, options: Row): object {
     ...(options['passKey'] === undefined ? {} : { passKey: options['passKey'] }), ...(options['allowHeaderReuse'] === true ? { headerReuse: 'allow' } : {}),
     ...(options['numericStatus'] === true ? { numericStatus: true } : {}), ...(options['announceFailed'] === true ? { announceFailed: true } : {}),
     ...(options['rate'] === undefined ? {} : { ratePerSecond: wholeNumber(options['rate'], '--rate') }),
-    ...(renames === undefined ? {} : { fieldNames: Object.fromEntries(renames.map(pair => pair.split('=', 2))) as Record<string, string> })
+    ...(renames === undefined ? {} : { fieldNames: Object.fromEntries(renames.map(renamePair)) })
   }
+}
+
+function renamePair (pair: string): [string, string] {
+  const at = pair.indexOf('=')
+  if (at < 1 || at === pair.length - 1) throw new SoundboxError('INPUT_INVALID', '--rename must be column=name, as column1=tr_id')
+  return [pair.slice(0, at), pair.slice(at + 1)]
 }
 
 function deviceSettings (options: Row): object {
@@ -159,6 +165,7 @@ function quietSettings (options: Row): object {
   if (text === 'off') return { quietHours: null }
   const match = /^([01]?\d|2[0-3]):([0-5]\d)-([01]?\d|2[0-3]):([0-5]\d)$/.exec(String(text))
   if (match === null) throw new SoundboxError('INPUT_INVALID', '--quiet must be HH:MM-HH:MM or off')
+  if (!/^-?\d{1,3}$/.test(String(options['utcOffset']))) throw new SoundboxError('INPUT_INVALID', '--utc-offset must be whole minutes, as 330')
   const [h1, m1, h2, m2] = match.slice(1).map(Number) as [number, number, number, number]
   return { quietHours: { startMinute: h1 * 60 + m1, endMinute: h2 * 60 + m2, utcOffsetMinutes: Number(options['utcOffset']) } }
 }

@@ -47,15 +47,15 @@ export function curlLines ({ url, bank, columns }: Omit<TriggerInput, 'nowMs'>):
   }
   if (bank.profile === 'aes-256-gcm') throw new SoundboxError('INPUT_INVALID', 'the openssl command cannot do AES-GCM: see the Node and Python samples for aes-256-gcm')
   return [
-    `HEADER_KEY=$(printf %s '${bank.headerKey}' | base64 -d | od -An -v -tx1 | tr -d ' \\n')`,
-    `PAYLOAD_KEY=$(printf %s '${bank.payloadKey}' | base64 -d | od -An -v -tx1 | tr -d ' \\n')`,
+    `HEADER_KEY=$(printf %s ${quote(bank.headerKey)} | base64 -d | od -An -v -tx1 | tr -d ' \\n')`,
+    `PAYLOAD_KEY=$(printf %s ${quote(bank.payloadKey)} | base64 -d | od -An -v -tx1 | tr -d ' \\n')`,
     '# base64( IV || AES-256-CBC-PKCS7( text ) )',
     'seal() { iv=$(openssl rand -hex 16); { printf "$(printf %s "$iv" | sed \'s/../\\\\x&/g\')"; printf %s "$2" | openssl enc -aes-256-cbc -K "$1" -iv "$iv"; } | base64 -w 0; }',
     'open_sealed() { bytes=$(base64 -d | od -An -v -tx1 | tr -d \' \\n\')',
     'printf "$(printf %s "${bytes:32}" | sed \'s/../\\\\x&/g\')" | openssl enc -d -aes-256-cbc -K "$1" -iv "${bytes:0:32}"; echo; }',
-    `SECRETS=$(seal "$HEADER_KEY" "{\\"client_id\\":\\"${bank.clientId}\\",\\"client_secret\\":\\"${bank.clientSecret}\\",\\"epoch\\":\\"$(date +%s)\\"}")`,
+    `SECRETS=$(seal "$HEADER_KEY" ${quote(`${JSON.stringify({ client_id: bank.clientId, client_secret: bank.clientSecret }).slice(0, -1)},"epoch":"`)}"$(date +%s)"'"}')`,
     `REQUEST=$(seal "$PAYLOAD_KEY" ${quote(JSON.stringify(columns))})`,
-    `ANSWER=$(curl -sS '${path}' -H 'content-type: application/json' -H 'pass_key: ${bank.passKey}' -H "header_secrets: $SECRETS" -d "{\\"RequestData\\":\\"$REQUEST\\"}")`,
+    `ANSWER=$(curl -sS ${quote(path)} -H 'content-type: application/json' -H ${quote(`pass_key: ${bank.passKey}`)} -H "header_secrets: $SECRETS" -d "{\\"RequestData\\":\\"$REQUEST\\"}")`,
     'case "$ANSWER" in *ResponseData*) printf %s "$ANSWER" | sed \'s/.*"ResponseData":"//; s/".*//\' | open_sealed "$PAYLOAD_KEY" ;; *) echo "$ANSWER" ;; esac',
     ''
   ].join('\n')

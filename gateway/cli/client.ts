@@ -3,9 +3,10 @@ import { existsSync, readFileSync } from 'node:fs'
 import { request as httpRequest } from 'node:http'
 import { request as httpsRequest } from 'node:https'
 import { join } from 'node:path'
-import { ERRORS, type ErrorCode, SoundboxError } from '../../protocol/index.js'
+import { ERRORS, type ErrorCode, isSoundboxError, SoundboxError } from '../../protocol/index.js'
 
-export const REQUEST_TIMEOUT_MS = 30_000
+/** Longer than the gateway waits for a box that has to speak. */
+export const REQUEST_TIMEOUT_MS = 45_000
 export const ANSWER_BYTES_MAX = 64 * 1024 * 1024
 
 export type Target = { socketPath: string } | { url: URL, token: string }
@@ -22,7 +23,7 @@ export function findTarget (options: TargetOptions, env: Readonly<Record<string,
   if (options.url !== undefined) {
     const url = URL.parse(options.url)
     if (url === null || !['http:', 'https:'].includes(url.protocol)) throw new SoundboxError('INPUT_INVALID', '--url must be http://… or https://…')
-    const token = options.token ?? (options.tokenFile === undefined ? env['SOUNDBOX_TOKEN'] : readFileSync(options.tokenFile, 'utf8').trim())
+    const token = options.token ?? (options.tokenFile === undefined ? env['SOUNDBOX_TOKEN'] : readToken(options.tokenFile))
     if (token === undefined || token === '') throw new SoundboxError('INPUT_INVALID', '--url needs --token, --token-file or SOUNDBOX_TOKEN')
     return { url, token }
   }
@@ -31,33 +32,40 @@ export function findTarget (options: TargetOptions, env: Readonly<Record<string,
   return { socketPath }
 }
 
+function readToken (path: string): string {
+  try {
+    return readFileSync(path, 'utf8').trim()
+  } catch (cause) {
+    throw new SoundboxError('INPUT_INVALID', `--token-file ${path} cannot be read`, { cause })
+  }
+}
+
 /** A client of the operator's API below /api/v1/admin. */
 export function openClient (target: Target): Client {
   return {
     async call (method, path, body) {
       const text = body === undefined ? undefined : JSON.stringify(body)
-      const answer = await send(target, method, path, text, REQUEST_TIMEOUT_MS)
-      const chunks: Buffer[] = []
-      let bytes = 0
-      for await (const chunk of answer as AsyncIterable<Buffer>) {
-        bytes += chunk.length
-        if (bytes > ANSWER_BYTES_MAX) throw new SoundboxError('INPUT_INVALID', `the answer is over ${ANSWER_BYTES_MAX} bytes: ask for a smaller page`)
-        chunks.push(chunk)
-      }
-      return readAnswer(answer.statusCode ?? 0, Buffer.concat(chunks).toString('utf8'))
+      return await readAnswer(await send(target, method, path, text, REQUEST_TIMEOUT_MS))
     },
     async stream (path, onEvent, signal) {
-      const answer = await send(target, 'GET', path, undefined, 0, signal)
-      if (answer.statusCode !== 200) throw new SoundboxError('GATEWAY_UNREACHABLE', `the gateway answered ${answer.statusCode ?? 0}`)
+      const answer = await send(target, 'GET', path, undefined, 0, signal).catch((error: unknown) => {
+        if (signal.aborted) return undefined
+        throw error
+      })
+      if (answer === undefined) return
+      if (answer.statusCode !== 200) {
+        await readAnswer(answer)
+        throw new SoundboxError('GATEWAY_UNREACHABLE', `the gateway answered ${answer.statusCode ?? 0}`)
+      }
       let rest = ''
       try {
-        for await (const chunk of answer as AsyncIterable<Buffer>) {
-          const lines = (rest + chunk.toString('utf8')).split('\n')
+        for await (const chunk of answer.setEncoding('utf8') as AsyncIterable<string>) {
+          const lines = (rest + chunk).split('\n')
           rest = lines.pop() ?? ''
           for (const line of lines) if (line !== '') onEvent(JSON.parse(line) as Record<string, unknown>)
         }
-      } catch (error) {
-        if (!signal.aborted) throw error
+      } catch (cause) {
+        if (!signal.aborted) throw new SoundboxError('GATEWAY_UNREACHABLE', 'the connection to the gateway broke off', { cause })
       }
     }
   }
@@ -71,7 +79,7 @@ function send (target: Target, method: string, path: string, body: string | unde
     ...('token' in target ? { authorization: `Bearer ${target.token}` } : {})
   }
   const where = 'url' in target
-    ? { host: target.url.hostname, port: target.url.port === '' ? undefined : Number(target.url.port) }
+    ? { host: target.url.hostname.replace(/^\[(.*)\]$/, '$1'), port: target.url.port === '' ? undefined : Number(target.url.port) }
     : { socketPath: target.socketPath }
   const open = 'url' in target && target.url.protocol === 'https:' ? httpsRequest : httpRequest
   return new Promise((resolve, reject) => {
@@ -82,7 +90,9 @@ function send (target: Target, method: string, path: string, body: string | unde
   })
 }
 
-function readAnswer (status: number, text: string): Record<string, unknown> {
+async function readAnswer (answer: Answer): Promise<Record<string, unknown>> {
+  const status = answer.statusCode ?? 0
+  const text = await readText(answer)
   let value: Record<string, unknown>
   try {
     value = JSON.parse(text) as Record<string, unknown>
@@ -92,4 +102,19 @@ function readAnswer (status: number, text: string): Record<string, unknown> {
   if (status < 400) return value
   const code = typeof value['error'] === 'string' && Object.hasOwn(ERRORS, value['error']) ? value['error'] as ErrorCode : 'SERVER_FAULT'
   throw new SoundboxError(code, typeof value['message'] === 'string' ? value['message'] : `HTTP ${status}`)
+}
+
+async function readText (answer: Answer): Promise<string> {
+  const chunks: Buffer[] = []
+  let bytes = 0
+  try {
+    for await (const chunk of answer as AsyncIterable<Buffer>) {
+      bytes += chunk.length
+      if (bytes > ANSWER_BYTES_MAX) throw new SoundboxError('INPUT_INVALID', `the answer is over ${ANSWER_BYTES_MAX} bytes: ask for a smaller page`)
+      chunks.push(chunk)
+    }
+  } catch (cause) {
+    throw isSoundboxError(cause) ? cause : new SoundboxError('GATEWAY_UNREACHABLE', 'the gateway broke off its answer', { cause })
+  }
+  return Buffer.concat(chunks).toString('utf8')
 }

@@ -1,5 +1,5 @@
 // The technician's and operator's API: banks, soundboxes and which merchant speaks through which. The CLI is its first user.
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { isTid, LANGUAGES, parseLanguage, SoundboxError } from '../../protocol/index.js'
 import type { Bank, Device, DevicePatch, Directory } from '../store/directory.js'
@@ -14,7 +14,7 @@ const BankBody = Type.Object({
   profile: Type.Optional(Type.Union([Type.Literal('aes-256-cbc'), Type.Literal('aes-256-gcm'), Type.Literal('none')])),
   database: Type.Optional(Type.Boolean({ description: 'false: the bank names the box itself; no history' })),
   headerReuse: Type.Optional(Type.Union([Type.Literal('forbid'), Type.Literal('allow')])),
-  fieldNames: Type.Optional(Type.Record(Type.String({ pattern: '^column(1|2|3|7|8|12|15)$' }), Text('the bank\'s own name of the field', 64))),
+  fieldNames: Type.Optional(Type.Record(Type.String({ pattern: '^column(1|2|3|7|8|12|15)$' }), Text('the bank\'s own name of the field', 64), { additionalProperties: false })),
   numericStatus: Type.Optional(Type.Boolean()),
   announceFailed: Type.Optional(Type.Boolean({ description: 'speak a clearly different phrase for failed payments' })),
   ratePerSecond: Type.Optional(Type.Integer({ minimum: 1, maximum: 100_000 }))
@@ -91,7 +91,7 @@ function bankRoutes (app: FastifyInstance, { directory }: AdminDeps): void {
   app.post('/banks', { schema: { tags: ['banks'], summary: 'Add a bank; its secrets are shown once, here', body: BankBody } }, async request =>
     await directory.addBank(request.body as Static<typeof BankBody>))
   app.get('/banks', { schema: { tags: ['banks'], summary: 'All banks, without secrets' } }, async () => ({ banks: directory.banks().map(bankView) }))
-  app.post('/banks/:id/rotate-key', { schema: { tags: ['banks'], summary: 'New credentials; the old ones live on for the overlap', body: RotateBody } }, async request => {
+  app.post('/banks/:id/rotate-key', { preValidation: bodyMayBeLeftOut, schema: { tags: ['banks'], summary: 'New credentials; the old ones live on for the overlap', body: RotateBody } }, async request => {
     const { overlapSeconds } = request.body as Static<typeof RotateBody>
     return await directory.rotateBankKey(param(request.params, 'id'), (overlapSeconds ?? OVERLAP_SECONDS) * 1000)
   })
@@ -124,6 +124,7 @@ function deviceRoutes (app: FastifyInstance, deps: AdminDeps): void {
     app.post(`/devices/:tid/${action}`, { schema: { tags: ['devices'], summary: `${action} a soundbox` } }, async request => {
       const device = await directory.patchDevice(param(request.params, 'tid'), { status })
       if (status === 'inactive') deps.onDeviceBarred(device.tid)
+      else deps.onDeviceChanged(device.tid)
       return deviceView(deps, device)
     })
   }
@@ -133,7 +134,7 @@ function deviceRoutes (app: FastifyInstance, deps: AdminDeps): void {
     return await deps.sendCommand(tid, { name, args: args ?? {} })
   })
   const saying = { tags: ['devices'], summary: 'Say a test phrase, a code that proves which box this is, or the day\'s total; answers when the box has spoken', body: SayBody }
-  app.post('/devices/:tid/say', { schema: saying }, async request => {
+  app.post('/devices/:tid/say', { preValidation: bodyMayBeLeftOut, schema: saying }, async request => {
     const device = needDevice(directory, param(request.params, 'tid'))
     return { tid: device.tid, ...await deps.say(device, await sayingOf(deps, device, request.body as Static<typeof SayBody>)) }
   })
@@ -142,6 +143,10 @@ function deviceRoutes (app: FastifyInstance, deps: AdminDeps): void {
     deps.onDeviceBarred(secrets.tid)
     return secrets
   })
+}
+
+async function bodyMayBeLeftOut (request: FastifyRequest): Promise<void> {
+  request.body ??= {}
 }
 
 async function sayingOf (deps: AdminDeps, device: Device, { code, dayTotal }: Static<typeof SayBody>): Promise<Saying> {

@@ -7,19 +7,23 @@
 //   GET  /{base}/isu_soundbox/user_api/current_language/{tid}
 import type {} from '@fastify/swagger'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
-import { isTid, LANGUAGES, parseLanguage, SoundboxError } from '../../protocol/index.js'
+import { isTid, LANGUAGES, type Log, parseLanguage, SoundboxError } from '../../protocol/index.js'
 import type { Bank, Device, Directory } from '../store/directory.js'
 import { asBank, type TriggerDeps } from '../trigger/handle-trigger.js'
+import type { Meter } from '../trigger/meter.js'
 import { sealAnswer, statusOf, triggerAnswer } from './trigger-answer.js'
-import { requestOf, takeBodiesAsText } from './trigger-routes.js'
+import { noteFault, requestOf, sendFault, takeBodiesAsText } from './trigger-routes.js'
 
 type Done = { statusDesc: string, data: object, repeated?: boolean }
 type BankHandler = (bank: Bank, body: Record<string, unknown>, params: Record<string, string>) => Promise<Done> | Done
-export type BankRouteDeps = Omit<TriggerDeps, 'announce'> & { directory: Directory, checkType: (type: string) => { type: string }, onDeviceChanged: (tid: string) => void }
+export type BankRouteDeps = Omit<TriggerDeps, 'announce'> & {
+  directory: Directory, checkType: (type: string) => { type: string }, onDeviceChanged: (tid: string) => void, meter: Meter, log: Log
+}
 
 /** Registers the four calls; encapsulated, so that their body parser is nobody else's. */
 export async function bankRoutes (app: FastifyInstance, deps: BankRouteDeps): Promise<void> {
   takeBodiesAsText(app)
+  app.setErrorHandler((error, request, reply) => sendFault(deps, error, request, reply))
   const route = (method: 'GET' | 'POST', path: string, summary: string, handler: BankHandler): void => {
     const schema = { tags: ['bank'], summary }
     app.route({
@@ -48,6 +52,7 @@ async function answer (deps: BankRouteDeps, request: FastifyRequest, reply: Fast
     const success = { status: repeated === true ? 1 : statusOf(bank, 0), message: repeated === true ? statusDesc : 'success', statusDesc, data }
     return { kind: 'done' as const, text: sealAnswer(bank, key, success) }
   })
+  noteFault(deps.log, request, outcome)
   const { status, body, headers } = outcome.kind === 'done' ? { status: 200, body: outcome.text, headers: {} } : triggerAnswer(outcome)
   return reply.code(status).headers({ 'content-type': 'application/json; charset=utf-8', ...headers }).send(body)
 }

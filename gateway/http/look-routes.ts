@@ -19,7 +19,7 @@ const HistoryParams = Type.Object({
   since: Type.Optional(Type.String({ maxLength: 32, description: 'ISO 8601 time, inclusive', examples: ['2026-11-29T00:00:00Z'] })),
   until: Type.Optional(Type.String({ maxLength: 32, description: 'ISO 8601 time, exclusive' })),
   status: Type.Optional(Type.Union([Type.Literal('success'), Type.Literal('failed')])),
-  limit: Type.Optional(Type.Integer({ minimum: 1, maximum: HISTORY_PAGE_MAX })),
+  limit: Type.Optional(Type.String({ pattern: '^[1-9]\\d{0,2}$', description: `rows of a page, 1 to ${HISTORY_PAGE_MAX}; default 50` })),
   cursor: Type.Optional(Type.String({ maxLength: 128 }))
 }, { additionalProperties: false })
 
@@ -64,7 +64,7 @@ export async function lookRoutes (app: FastifyInstance, deps: LookDeps): Promise
 
 function historyQuery (params: Static<typeof HistoryParams>): HistoryQuery {
   return {
-    limit: params.limit ?? 50,
+    limit: limitOf(params.limit ?? '50'),
     ...(params.bank === undefined ? {} : { bankId: params.bank }),
     ...(params.merchant === undefined ? {} : { merchant: params.merchant.toLowerCase() }),
     ...(params.device === undefined ? {} : { tid: params.device }),
@@ -74,6 +74,11 @@ function historyQuery (params: Static<typeof HistoryParams>): HistoryQuery {
     ...(params.status === undefined ? {} : { status: params.status }),
     ...(params.cursor === undefined ? {} : { cursor: params.cursor })
   }
+}
+
+function limitOf (text: string): number {
+  if (Number(text) > HISTORY_PAGE_MAX) throw new SoundboxError('INPUT_INVALID', `limit must be from 1 to ${HISTORY_PAGE_MAX}`)
+  return Number(text)
 }
 
 function timeOf (text: string, name: string): number {

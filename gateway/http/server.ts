@@ -14,7 +14,6 @@ import { type AdminDeps, adminRoutes } from './admin-routes.js'
 import { type LookDeps, lookRoutes } from './look-routes.js'
 import { bankRoutes } from './bank-routes.js'
 import type { Metrics } from './metrics.js'
-import { overloadedAnswer } from './trigger-answer.js'
 import { BODY_BYTES_MAX, type TriggerRouteDeps, triggerRoutes } from './trigger-routes.js'
 
 /** A request must be whole within this; a slow sender holds a socket, nothing else. */
@@ -53,6 +52,8 @@ export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
   const app = Fastify({
     logger: false, trustProxy: deps.trustProxy, bodyLimit: BODY_BYTES_MAX, requestTimeout: REQUEST_TIMEOUT_MS, connectionTimeout: CONNECTION_TIMEOUT_MS,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS, forceCloseConnections: 'idle', routerOptions: { maxParamLength: 128 },
+    // A mistyped member is refused, not dropped, and a null is no number: fastify's defaults would set a volume of null to 0.
+    ajv: { customOptions: { removeAdditional: false, coerceTypes: false } },
     genReqId: request => traceId(request.headers['x-trace-id']),
     ...(deps.tls === null ? {} : { https: deps.tls })
   }) as unknown as FastifyInstance
@@ -60,7 +61,7 @@ export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'NOT_FOUND', message: 'there is no such path; /docs lists them' }))
   await registerBasics(app, deps)
   await app.register(async scope => {
-    await scope.register(underPressure, { maxEventLoopDelay: LOOP_DELAY_MS_MAX, exposeStatusRoute: false, pressureHandler: (_request, reply) => { sendOverloaded(reply) } })
+    await scope.register(underPressure, { maxEventLoopDelay: LOOP_DELAY_MS_MAX, exposeStatusRoute: false, pressureHandler: refuseUnderPressure })
     await triggerRoutes(scope, deps.trigger)
   })
   await app.register(async scope => {
@@ -95,7 +96,10 @@ async function listen (app: FastifyInstance, deps: HttpDeps, trusted: WeakSet<So
     await app.close()
     throw portError(cause, deps)
   }
-  const local = deps.socketPath === null ? undefined : await listenLocally(app, deps.socketPath, trusted)
+  const local = deps.socketPath === null ? undefined : await listenLocally(app, deps.socketPath, trusted).catch(async (error: unknown) => {
+    await app.close()
+    throw error
+  })
   return {
     port: (app.server.address() as AddressInfo).port,
     async close () {
@@ -137,12 +141,11 @@ async function listenLocally (app: FastifyInstance, path: string, trusted: WeakS
 function requireOperator (request: FastifyRequest, token: string, trusted: WeakSet<Socket>): void {
   if (trusted.has(request.raw.socket)) return
   const given = /^Bearer (\S+)$/.exec(request.headers.authorization ?? '')?.[1] ?? ''
-  if (!isSameSecret(given, token)) throw new SoundboxError('UNAUTHORIZED', 'a live operator token is needed')
+  if (given === '' || !isSameSecret(given, token)) throw new SoundboxError('UNAUTHORIZED', 'a live operator token is needed')
 }
 
-function sendOverloaded (reply: FastifyReply): void {
-  const { status, body, headers } = overloadedAnswer()
-  void reply.code(status).headers({ 'content-type': 'application/json; charset=utf-8', ...headers }).send(body)
+function refuseUnderPressure (): never {
+  throw new SoundboxError('OVERLOADED', 'The gateway is busy')
 }
 
 /** The one place where an error becomes an HTTP answer outside the trigger API. */
@@ -162,8 +165,9 @@ function sendProblem (log: Log, error: unknown, request: FastifyRequest, reply: 
 }
 
 function portError (cause: unknown, { host, port }: HttpDeps): unknown {
-  const isTaken = cause instanceof Error && 'code' in cause && (cause.code === 'EADDRINUSE' || cause.code === 'EACCES')
-  return isTaken ? new SoundboxError('PORT_TAKEN', `HTTP port ${port} on ${host} is taken or not allowed: set SOUNDBOX_HTTP_PORT`, { cause }) : cause
+  const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
+  if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return new SoundboxError('CONFIG_INVALID', `SOUNDBOX_HOST ${host} is no address of this machine`, { cause })
+  return code === 'EADDRINUSE' || code === 'EACCES' ? new SoundboxError('PORT_TAKEN', `HTTP port ${port} on ${host} is taken or not allowed: set SOUNDBOX_HTTP_PORT`, { cause }) : cause
 }
 
 function traceId (given: unknown): string {

@@ -23,7 +23,15 @@ export function triggerAnswer (outcome: TriggerOutcome): TriggerAnswer {
 
 /** For a request that cannot be looked at now; nothing was recorded. */
 export function overloadedAnswer (): TriggerAnswer {
-  return refusal(undefined, new SoundboxError('OVERLOADED', 'The gateway is busy'), { 'retry-after': '1' })
+  return refusal(undefined, new SoundboxError('OVERLOADED', 'The gateway is busy'), {})
+}
+
+/** For what the HTTP server refused before anybody looked at it. */
+export function faultAnswer (error: unknown): TriggerAnswer {
+  const status = typeof error === 'object' && error !== null && 'statusCode' in error ? Number(error.statusCode) : 500
+  if (isSoundboxError(error) || status >= 500) return refusal(undefined, error, {})
+  const fault = status === 413 ? new SoundboxError('BODY_TOO_LARGE', 'Request body is too large') : new SoundboxError('INPUT_INVALID', 'Invalid Request')
+  return refusal(undefined, fault, {})
 }
 
 function success (bank: Bank, key: BankKey, announced: Announced): TriggerAnswer {
@@ -47,9 +55,11 @@ function refusal (bank: Bank | undefined, error: unknown, headers: Readonly<Reco
   const code: ErrorCode = isSoundboxError(error) ? error.code : 'SERVER_FAULT'
   const row = ERRORS[code]
   const text = isSoundboxError(error) ? error.message : 'Unhandled server error'
-  if (row.partner === null) return { status: row.status, body: JSON.stringify({ status: -1, statusDesc: text }), code, headers }
-  const body = { status: statusOf(bank, 1), message: 'fail', statusDesc: `${row.partner} ${text}`, data: null }
-  return { status: row.status, body: JSON.stringify(body), code, headers }
+  const later = row.status === 429 || row.status === 503 ? { 'retry-after': '1' } : {}
+  const plain = row.partner === null
+    ? { status: -1, statusDesc: text }
+    : { status: statusOf(bank, 1), message: 'fail', statusDesc: `${row.partner} ${text}`, data: null }
+  return { status: row.status, body: JSON.stringify(plain), code, headers: { ...later, ...headers } }
 }
 
 /** "0" and "1" as the vendor has them, or numbers where the bank's profile asks for it. */

@@ -1,12 +1,12 @@
 // The two paths of the bank trigger API. The body is taken as text, whatever its content type says, so that a request with a broken
 // body costs and tells the same as one with wrong keys.
 import type {} from '@fastify/swagger'
-import type { Log } from '../../protocol/index.js'
+import { isSoundboxError, type Log } from '../../protocol/index.js'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Meter } from '../trigger/meter.js'
 import { type BankRequest, handleTrigger, type TriggerDeps, type TriggerOutcome } from '../trigger/handle-trigger.js'
-import { overloadedAnswer, triggerAnswer, type TriggerAnswer } from './trigger-answer.js'
+import { faultAnswer, overloadedAnswer, triggerAnswer, type TriggerAnswer } from './trigger-answer.js'
 
 /** Triggers looked at at once; beyond, the answer is 503 at once and nothing is recorded. */
 export const TRIGGERS_IN_FLIGHT_MAX = 4000
@@ -38,6 +38,7 @@ export type TriggerRouteDeps = TriggerDeps & { meter: Meter, log: Log }
 /** Registers both paths; encapsulated, so that its body parser is nobody else's. */
 export async function triggerRoutes (app: FastifyInstance, deps: TriggerRouteDeps): Promise<void> {
   takeBodiesAsText(app)
+  app.setErrorHandler((error, request, reply) => sendFault(deps, error, request, reply))
   let inFlight = 0
   const handle = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
     if (inFlight >= TRIGGERS_IN_FLIGHT_MAX) return send(deps, reply, overloadedAnswer())
@@ -49,7 +50,7 @@ export async function triggerRoutes (app: FastifyInstance, deps: TriggerRouteDep
       const ms = deps.nowMs() - startedAt
       deps.meter.stage('answered', ms)
       deps.log.info({ traceId: request.id, ...outcomeFields(outcome), code: answer.code, ms }, 'trigger answered')
-      if (outcome.kind === 'refused' && answer.code === 'SERVER_FAULT') deps.log.error({ err: outcome.error, traceId: request.id }, 'trigger failed')
+      noteFault(deps.log, request, outcome)
       return send(deps, reply.header('x-trace-id', request.id), answer)
     } finally {
       inFlight--
@@ -60,6 +61,19 @@ export async function triggerRoutes (app: FastifyInstance, deps: TriggerRouteDep
     app.post(path, { schema: SCHEMA, validatorCompiler: () => () => true, serializerCompiler: () => String }, handle)
     app.route({ method: ['GET', 'PUT', 'PATCH', 'DELETE', 'OPTIONS'], url: path, schema: { hide: true }, handler: (_request, reply) => send(deps, reply, NOT_POST) })
   }
+}
+
+/** What the operator has to know of a refused call: faults of our own, and a payment that nobody could record. */
+export function noteFault (log: Log, request: FastifyRequest, outcome: { kind: string, error?: unknown }): void {
+  if (outcome.kind !== 'refused' || (isSoundboxError(outcome.error) && outcome.error.code !== 'STORE_FAILED')) return
+  log.error({ err: outcome.error, traceId: request.id, path: request.routeOptions.url }, 'call of a bank failed')
+}
+
+/** What the server itself refuses (body too large, unreadable request), in the words of this API. */
+export function sendFault (deps: { meter: Meter, log: Log }, error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
+  const answer = faultAnswer(error)
+  if (answer.code === 'SERVER_FAULT') noteFault(deps.log, request, { kind: 'refused', error })
+  return send(deps, reply.header('x-trace-id', request.id), answer)
 }
 
 /** In this scope a body is text, whatever its content type says. */
@@ -92,7 +106,7 @@ function header (request: FastifyRequest, name: string): string | undefined {
   return typeof value === 'string' ? value : undefined
 }
 
-function send (deps: TriggerRouteDeps, reply: FastifyReply, answer: TriggerAnswer): FastifyReply {
+function send (deps: { meter: Meter }, reply: FastifyReply, answer: TriggerAnswer): FastifyReply {
   deps.meter.outcome('http', answer.code)
   return reply.code(answer.status).headers({ 'content-type': 'application/json; charset=utf-8', ...answer.headers }).send(answer.body)
 }

@@ -1,6 +1,6 @@
 // Who is who: banks, soundboxes and which merchant speaks through which box. Held in memory for the hot path, loaded at start, and
 // changed through this one write path: first the store, then memory, so that memory never says what the disk does not.
-import { deriveKey, isTid, KEY_BYTES, keyedHash, type Language, makeSecret, openSecret, parseKey, sealSecret, SoundboxError } from '../../protocol/index.js'
+import { COLUMNS, deriveKey, isTid, KEY_BYTES, keyedHash, type Language, makeSecret, openSecret, parseKey, sealSecret, SoundboxError } from '../../protocol/index.js'
 import type { BankKeyRow, BankProfile, BankRow, DeviceRow, MappingRow, QuietHours, Store } from './contract.js'
 
 /** Two sets of credentials live at once is a rotation; more is a leak nobody noticed. */
@@ -59,6 +59,7 @@ export async function openDirectory ({ store, masterKey, nowMs }: Deps): Promise
   for (const device of rows.devices) tables.putDevice(device)
   for (const mapping of rows.mappings) tables.putMapping(mapping)
   const context = { store, tables, keys, nowMs }
+  const writes = inTurn({ ...bankWrites(context), ...deviceWrites(context), ...mappingWrites(context) })
   return {
     bankById: id => tables.banks.get(id),
     bankByPassKey: passKey => tables.banks.get(tables.byPassKey.get(passKey) ?? ''),
@@ -69,10 +70,19 @@ export async function openDirectory ({ store, masterKey, nowMs }: Deps): Promise
     device: tid => tables.devices.get(tid),
     devices: () => [...tables.devices.values()],
     hashOf: secret => keyedHash(keys.hash, secret),
-    ...bankWrites(context),
-    ...deviceWrites(context),
-    ...mappingWrites(context)
+    ...writes
   }
+}
+
+/** One write at a time: each looks at memory before and changes it after it has waited for the disk. */
+function inTurn<T extends Record<string, (...args: never[]) => Promise<unknown>>> (writes: T): T {
+  let last: Promise<unknown> = Promise.resolve()
+  const queued = Object.entries(writes).map(([name, write]) => [name, (...args: never[]) => {
+    const run = last.then(() => write(...args))
+    last = run.catch(() => {})
+    return run
+  }])
+  return Object.fromEntries(queued) as T
 }
 
 type Context = { store: Store, tables: ReturnType<typeof makeTables>, keys: { seal: Buffer, hash: Buffer }, nowMs: () => number }
@@ -98,8 +108,8 @@ function makeTables (sealKey: Buffer) {
     },
     putMapping (row: MappingRow): void {
       const key = `${row.bankId}\0${row.merchant}`
-      mappings.set(key, [...mappings.get(key) ?? [], row.tid])
-      byDevice.set(row.tid, [...byDevice.get(row.tid) ?? [], row])
+      addTo(mappings, key, row.tid)
+      addTo(byDevice, row.tid, row)
     },
     dropMapping (bankId: string, merchant: string, tid: string): void {
       const key = `${bankId}\0${merchant}`
@@ -131,8 +141,9 @@ function bankWrites ({ store, tables, keys, nowMs }: Context): Pick<Directory, '
       if (live.length >= LIVE_KEYS_MAX) fail('ALREADY_EXISTS', `bank ${id} has ${LIVE_KEYS_MAX} live keys already: wait until the older one ends`)
       const made = makeBankKey(keys, bank, now)
       const ended = live.map(key => ({ ...key, validTo: now + overlapMs }))
-      await store.saveBankKey(made.row)
+      // The old first: stopped in between, it ends and the bank is rotated again; two without an end could not be.
       for (const key of ended) await store.saveBankKey(sealKeyRow(keys.seal, id, key))
+      await store.saveBankKey(made.row)
       tables.putBank(bank, [openKeyRow(keys.seal, made.row), ...ended])
       return made.secrets
     },
@@ -177,7 +188,7 @@ function mappingWrites ({ store, tables, nowMs }: Context): Pick<Directory, 'map
   return {
     async map (bankId, merchantName, tid) {
       const merchant = merchantName.toLowerCase()
-      tables.needBank(bankId)
+      checkMerchant(tables.needBank(bankId), merchant)
       tables.needDevice(tid)
       const now = tables.mappings.get(`${bankId}\0${merchant}`) ?? []
       if (now.includes(tid)) return 'present'
@@ -196,6 +207,26 @@ function mappingWrites ({ store, tables, nowMs }: Context): Pick<Directory, 'map
   }
 }
 
+function addTo<T> (lists: Map<string, T[]>, key: string, one: T): void {
+  const list = lists.get(key)
+  if (list === undefined) lists.set(key, [one])
+  else list.push(one)
+}
+
+/** A mapping that no trigger could ever meet is a mistake of whoever makes it. */
+function checkMerchant (bank: Bank, merchant: string): void {
+  if (!bank.database && merchant !== ANY_MERCHANT) fail('INPUT_INVALID', `bank ${bank.id} has no database and names the box itself: map the box without a merchant`)
+  if (bank.database && !COLUMNS.column2.shape.test(merchant)) fail('INPUT_INVALID', `a merchant is ${COLUMNS.column2.form}`)
+}
+
+/** Two columns that read one field would be the same value under two meanings. */
+function checkFieldNames (fieldNames: Readonly<Record<string, string>>): void {
+  const columns = Object.keys(COLUMNS)
+  if (Object.keys(fieldNames).some(column => !columns.includes(column))) fail('INPUT_INVALID', `only ${columns.join(', ')} can be renamed`)
+  const names = columns.map(column => fieldNames[column] ?? column)
+  if (names.some(name => name === '') || new Set(names).size < names.length) fail('INPUT_INVALID', 'each column needs a name of its own')
+}
+
 /** True while these credentials may be used. */
 export function isLive (key: BankKey, nowMs: number): boolean {
   return key.validFrom <= nowMs && (key.validTo === null || nowMs < key.validTo)
@@ -204,6 +235,7 @@ export function isLive (key: BankKey, nowMs: number): boolean {
 function bankFromInput (input: BankInput, nowMs: number): BankRow {
   const base = input.base ?? input.id
   if (!BANK_ID.test(input.id)) fail('INPUT_INVALID', 'a bank id is 2 to 32 lower-case letters, digits and -')
+  checkFieldNames(input.fieldNames ?? {})
   if (!BASE.test(base)) fail('INPUT_INVALID', 'a base path is 1 to 32 letters, digits, _ and -')
   return {
     id: input.id, base, name: input.name ?? input.id, passKey: input.passKey ?? makeSecret(16), profile: input.profile ?? 'aes-256-cbc', database: input.database ?? true,
