@@ -249,7 +249,7 @@ t.test('a close waits for what is in flight, signs off, and refuses what comes',
 })
 
 t.test('mutual TLS and a key exchange with the gateway\'s own server', async t => {
-  const { ca, pairs } = await makeCertificates(tempDir(t), ['gateway', 'client'])
+  const { ca, pairs } = makeCertificates(tempDir(t), ['gateway', 'client'])
   const key = '0123456789ABCDEF'.repeat(2)
   const mac = { algorithm: 'x9.19', keyFile: 'key', kekFile: 'kek' }
   const profile = parsePeer({ name: 'a', bank: 'pnb', certificate: 'client', mac }, 'test', () => key)
