@@ -3,10 +3,12 @@ import { createServer, type Server, type Socket } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
 import { type ClientPolicy, CLIENT_POLICY, type IsoClient, type IsoClientDeps, openIsoClient } from '../../gateway/iso8583/client.js'
-import { answerTo } from '../../gateway/iso8583/dialect.js'
+import { type Cbs, openCbsTransport, servicesCbs } from '../../gateway/iso8583/cbs.js'
+import { answerTo, codeOfError } from '../../gateway/iso8583/dialect.js'
 import { parsePeer } from '../../gateway/iso8583/peers.js'
 import { openReversals, REVERSALS_PAGE } from '../../gateway/iso8583/reversals.js'
 import { openIsoServer } from '../../gateway/iso8583/server.js'
+import { ENDPOINTS_MAX, parseTarget } from '../../gateway/iso8583/target.js'
 import { openSqliteStore } from '../../gateway/store/sqlite.js'
 import { makeTimers, SILENT_LOG, SoundboxError } from '../../protocol/index.js'
 import { compileFraming, compileShippedSpec, encodeFrame, isMtiRequest, type Message, openFrameReader, pack, unpack } from '../../protocol/iso8583/index.js'
@@ -247,7 +249,7 @@ t.test('a close waits for what is in flight, signs off, and refuses what comes',
 })
 
 t.test('mutual TLS and a key exchange with the gateway\'s own server', async t => {
-  const { ca, pairs } = await makeCertificates(tempDir(t), ['gateway', 'client'])
+  const { ca, pairs } = makeCertificates(tempDir(t), ['gateway', 'client'])
   const key = '0123456789ABCDEF'.repeat(2)
   const mac = { algorithm: 'x9.19', keyFile: 'key', kekFile: 'kek' }
   const profile = parsePeer({ name: 'a', bank: 'pnb', certificate: 'client', mac }, 'test', () => key)
@@ -298,4 +300,49 @@ t.test('reversals beyond a page wait on disk, and a store that refuses does not 
   await eventually(() => sent.length, length => length === count + 1)
   t.equal(new Set(sent).size, count + 1, 'each was sent, also the one that is refused for good')
   t.same(saved, [])
+})
+
+t.test('the core banking system is asked through a switch, and a switch asks it through us', async t => {
+  const asked: [string, unknown][] = []
+  const balance = { account_no: '0150245000100', currency: 'INR', ledger: '152000.00', available: '-20.50', cleared: null, held: null, overdraft_limit: null, as_of: '2026-01-05T09:15:00.000Z' }
+  const row = { id: '1', booked_at: '2026-01-05T09:10:11Z', value_date: '2026-01-05', dr_cr: 'CR', amount: '1900.00', running_balance: null, narration: 'QR PAYMENT', reference: 'R1', type: 'QR' }
+  const cbs = servicesCbs({
+    call: async (service, input) => {
+      asked.push([service, input])
+      if ((input as { account_no: string }).account_no === '9999') throw new SoundboxError('PROVIDER_REJECTED', 'no such account')
+      return (service === 'account_balance_cbs' ? balance : { opening: null, closing: '152000.00', next: null, rows: [row] }) as never
+    }
+  })
+  const answer = async (message: Message): Promise<Message> => {
+    const reply = await cbs(message).catch((error: unknown): Awaited<ReturnType<Cbs>> => ({ code: codeOfError(error), fields: {} }))
+    return answerTo(message, reply.code, reply.fields)
+  }
+  const peer = await openSwitch(t, (message, send) => { void (message.mti === '0800' ? Promise.resolve(answerTo(message, '00')) : answer(message)).then(send) })
+  const target = parseTarget(JSON.stringify({ name: 'cbs', endpoints: [`127.0.0.1:${peer.port}`], connections: 1, deadlineMs: 5_000 }), 'test', () => '')
+  const transport = openCbsTransport({ target, timers: makeTimers(() => performance.now()), nowMs: () => Date.parse('2026-01-05T09:15:00Z'), random: () => 0.5, log: SILENT_LOG })
+  t.teardown(() => transport.close())
+  const ctx = { traceId: '0'.repeat(32), actor: 'test', background: false, reference: 'ABC1' } as never
+  t.match(await transport.call('account_balance_cbs', { account_no: '0150245000100' }, ctx), { currency: 'INR', ledger: '152000.00', available: '-20.50' })
+  t.match(await transport.call('mini_statement_cbs', { account_no: '0150245000100' }, ctx), { closing: '152000.00', rows: [{ amount: '1900.00', dr_cr: 'CR', narration: 'QR PAYMENT', reference: 'R1' }] })
+  await t.rejects(transport.call('account_balance_cbs', { account_no: '9999' }, ctx), { code: 'PROVIDER_REJECTED' })
+  t.same(asked.map(([service]) => service), ['account_balance_cbs', 'mini_statement_cbs', 'account_balance_cbs'])
+  await t.rejects(cbs(purchase(1)), { code: 'ISO_NOT_SUPPORTED' })
+  await t.rejects(cbs(purchase(1, { 3: '310000' })), { code: 'ISO_UNPACK_INVALID' })
+})
+
+t.test('a target file is checked word by word', async t => {
+  const good = { name: 'cbs', endpoints: ['switch.bank:8583', '[::1]:1'], tls: { caFile: 'ca', certFile: 'cert', keyFile: 'key', serverName: 'x' } }
+  const parse = (target: object): unknown => parseTarget(JSON.stringify(target), 'cbs.json', path => {
+    if (path === 'none') throw new Error('no such file')
+    return path
+  })
+  t.match(parse(good), { name: 'cbs', endpoints: [{ host: 'switch.bank', port: 8583, tls: { ca: 'ca', cert: 'cert', key: 'key', servername: 'x' } }, { host: '::1', port: 1 }], policy: { connections: 2, session: { role: 'client', signOn: true } } })
+  const bad: [object, RegExp][] = [
+    [{ ...good, endpoints: [] }, /list of 1/], [{ ...good, endpoints: ['host'] }, /host:port/], [{ ...good, endpoints: ['host:0'] }, /host:port/], [{ ...good, endpoints: Array(ENDPOINTS_MAX + 1).fill('a:1') }, /list of 1/],
+    [{ ...good, tls: { certFile: 'cert' } }, /caFile/], [{ ...good, tls: { caFile: 'ca', certFile: 'cert' } }, /together/], [{ ...good, tls: { caFile: 'none' } }, /cannot be read/], [{ ...good, connections: 65 }, /connections/],
+    [{ ...good, deadlineMs: 1 }, /deadlineMs/], [{ ...good, colour: 1 }, /colour/], [[], /object/]
+  ]
+  for (const [target, message] of bad) t.throws(() => parse(target), { code: 'CONFIG_INVALID', message }, String(message))
+  t.throws(() => parseTarget('{', 'cbs.json', () => ''), { code: 'CONFIG_INVALID' })
+  t.match(parse({ ...good, endpoints: Array(ENDPOINTS_MAX).fill('a:1') }), { name: 'cbs' }, 'at the limit')
 })

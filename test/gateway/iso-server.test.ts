@@ -181,7 +181,7 @@ t.test('packed digits, a TPDU and a message authentication code under an exchang
 
 t.test('who may come in: by address, by port, by certificate, and how many at once', async t => {
   const dir = tempDir(t)
-  const { ca, pairs } = await makeCertificates(dir, ['gateway', 'one', 'stranger'])
+  const { ca, pairs } = makeCertificates(dir, ['gateway', 'one', 'stranger'])
   const seen: string[] = []
   const tls = { port: 0, ca, ...pairs['gateway']! }
   const free = await new Promise<number>(resolve => {
