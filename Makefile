@@ -5,7 +5,7 @@ FILE ?= dist/test/tidy.test.js
 SEEDS ?= 3
 N ?= 100
 
-.PHONY: help install build check test test-one test-system flow fuzz bench vectors run agent sim fleet clean
+.PHONY: help install build check test test-one test-system flow fuzz bench run agent sim fleet clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -38,11 +38,8 @@ flow: build ## the flow tests alone
 fuzz: build ## the seeded tests with more seeds: make fuzz SEEDS=50
 	SEEDS=$(SEEDS) node test/support/run-tap.mjs dist/test
 
-bench: build ## measure, print ratios, warn beyond 20 percent of the baseline
+bench: build ## measure, print ratios, warn beyond 20 percent of the baseline; BENCH=trigger runs one
 	node dist/test/bench/main.js
-
-vectors: build ## rewrite test/vectors from the code; read the diff before you commit it
-	node dist/test/support/vectors.js
 
 run: build ## start everything, post one encrypted trigger, hear two soundboxes; Ctrl-C stops it
 	@node dist/gateway/cli/main.js demo

@@ -6,12 +6,11 @@
 //   command    once by its id, within its time; the answer goes the way of every final ack: journal, outbox, PUBACK
 import {
   type Ack, type Command, decodeCommand, decodeDesired, type DownTopic, type Hello, isSoundboxError, type Log, openAnnouncement, type Prompt,
-  type Reported, type Secret, type UpTopic
+  type Reported, type Secret, type Telemetry, type Timers, type UpTopic
 } from '../protocol/index.js'
 import type { BoxSettings, BoxState } from './box-state.js'
-import type { Clock } from './clock.js'
 import { type CommandPlan, planCommand, promptPhrase, REPLAY_COUNT, replayPlan } from './commands.js'
-import { openBatteryWatch, openLinkPrompts, type Power, telemetryOf } from './house-keeping.js'
+import { openBatteryWatch, openLinkPrompts } from './house-keeping.js'
 import type { Journal } from './journal.js'
 import type { Link, LinkEvents } from './mqtt-link.js'
 import { openOutbox, type Outbox } from './outbox.js'
@@ -25,11 +24,11 @@ export type AgentConfig = {
 
 /** The parts of a box. `lastLog`: for collect-log. `onReboot`: asked to start anew; the process closes this agent and opens another. */
 export type AgentDeps = {
-  clock: Clock, log: Log, journal: Journal, state: BoxState
+  clock: Timers, log: Log, journal: Journal, state: BoxState
   openLink: (events: LinkEvents) => Link
   openVoice: (policy: () => PlaybackPolicy, events: VoiceEvents) => Voice
-  power: () => Power | undefined
-  freeBytes: () => number
+  /** Battery, memory, network and so on, as far as they are known. */
+  readings: () => Telemetry
   lastLog: () => string
   onSpoken: (report: SpokenReport) => void
   onReboot: () => void
@@ -39,6 +38,10 @@ export type AgentCounts = { announcements: number, dropped: number, spoken: numb
 export type Agent = {
   /** The replay button: the last payments again. */
   pressReplay: () => void
+  /** Somebody turned the volume at the box. */
+  turnVolume: (volume: number) => void
+  /** A box on a serial line answers again: it is told its settings. */
+  refresh: () => void
   counts: () => Readonly<AgentCounts>
   /** Ends the present sound, sends its ack, says goodbye. Within about CLOSE_SOUND_MS + CLOSE_ACKS_MS. */
   close: () => Promise<void>
@@ -84,6 +87,8 @@ export function startAgent (config: AgentConfig, deps: AgentDeps): Agent {
   })
   return {
     pressReplay: () => carryOut(box, null, replayPlan(REPLAY_COUNT, contextOf(box))),
+    turnVolume: volume => { applySettings(box, { ...state.settings(), volume }, false) },
+    refresh: () => box.voice.apply?.(state.settings()),
     counts: () => ({ ...box.counts }),
     close: async () => {
       linkPrompts.close()
@@ -103,7 +108,7 @@ async function journalled ({ outbox }: Box): Promise<void> {
 }
 
 /** Resolves with `work`, or after `limitMs`, whichever comes first. */
-async function within (clock: Clock, limitMs: number, work: Promise<void>): Promise<void> {
+async function within (clock: Timers, limitMs: number, work: Promise<void>): Promise<void> {
   let cancel = (): void => {}
   await Promise.race([work, new Promise<void>(resolve => { cancel = clock.after(limitMs, resolve) })])
   cancel()
@@ -116,12 +121,12 @@ function openReadings (box: Box, onBatteryLow: () => void): { report: () => void
   const report = (): void => {
     cancel()
     cancel = box.clock.after(box.config.telemetryMs, report)
-    const power = box.power()
-    if (isBatteryLow(power)) onBatteryLow()
+    const readings = box.readings()
+    if (isBatteryLow(readings)) onBatteryLow()
     if (!box.link.isUp()) return
     const { volume } = box.state.settings()
-    const uptimeMs = box.clock.nowMs() - box.startedAt
-    send(box, 'telemetry', telemetryOf({ power, volume, uptimeMs, freeBytes: box.freeBytes(), resetReason: box.config.resetReason }), 0)
+    const uptimeS = Math.floor((box.clock.nowMs() - box.startedAt) / 1000)
+    send(box, 'telemetry', { volume, uptimeS, resetReason: box.config.resetReason, ...readings } satisfies Telemetry, 0)
   }
   cancel = box.clock.after(box.config.telemetryMs, report)
   return { report, close: () => cancel() }
@@ -166,12 +171,13 @@ async function handleDesired (box: Box, payload: Buffer): Promise<void> {
   await applySettings(box, isNew ? { version, volume, minVolume, language, quietHours, clockOffsetMs, wish } : { ...before, clockOffsetMs })
 }
 
-/** Saves, reports, and says a new volume in the new volume. */
-async function applySettings (box: Box, after: BoxSettings): Promise<void> {
+/** Saves, reports, and says a new volume in the new volume, unless the box did so itself. */
+async function applySettings (box: Box, after: BoxSettings, isSaid = box.config.prompts): Promise<void> {
   const before = box.state.settings()
   await box.state.save(after)
+  box.voice.apply?.(after)
   send(box, 'reported', { version: after.version, volume: after.volume, language: after.language, firmware: box.config.firmware } satisfies Reported)
-  if (after.volume !== before.volume && box.config.prompts) box.voice.say({ phrases: [promptPhrase('volume', after.language, { count: after.volume })] })
+  if (after.volume !== before.volume && isSaid) box.voice.say({ phrases: [promptPhrase('volume', after.language, { count: after.volume })] })
 }
 
 function handleCommand (box: Box, command: Command): void {
@@ -187,7 +193,13 @@ function handleCommand (box: Box, command: Command): void {
   box.log.info({ id, name }, 'command received')
   box.running.add(id)
   if (gatewayMs(box) >= expiresAt) endCommand(box, { id, result: 'expired' })
-  else carryOut(box, id, planCommand(command, contextOf(box)))
+  else carryOutThere(box, command) ?? carryOut(box, id, planCommand(command, contextOf(box)))
+}
+
+/** The promise of a box that does this command itself; undefined when it is ours to do. */
+function carryOutThere (box: Box, { id, name, args }: Command): Promise<void> | undefined {
+  return box.voice.command?.(name, args)?.then(({ ok, reason, data }) =>
+    endCommand(box, { id, result: ok ? 'done' : 'failed', ...(reason === undefined ? {} : { reason }), ...(data === undefined ? {} : { data }) }))
 }
 
 /** `id` null: the button at the box. */

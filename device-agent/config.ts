@@ -6,11 +6,11 @@ import type { LinkTls } from './mqtt-link.js'
 import type { PlaybackLimits } from './playback.js'
 import { SPEAKER_KINDS, type SpeakerKind } from './speaker-kinds.js'
 
+export type BoxKeys = { tid: string, password: Secret, signingKey: Secret }
 export type AgentSettings = Readonly<{
-  tid: string
+  /** One, but for serial ports: there, one for each box that may be plugged in. */
+  boxes: readonly BoxKeys[]
   gatewayUrl: string
-  password: Secret
-  signingKey: Secret
   tls: LinkTls
   dataDir: string
   speaker: SpeakerKind
@@ -22,7 +22,11 @@ export type AgentSettings = Readonly<{
   prompts: boolean
   limits: PlaybackLimits
   telemetryMs: number
-  serialPort: string | null
+  /** Empty: this machine speaks. `auto`: every adapter. */
+  serialPorts: readonly string[]
+  baudRate: number
+  /** Port of a DFPlayer module that speaks by clip numbers, or null. */
+  dfplayerPort: string | null
   print: boolean
   json: boolean
   logLevel: string
@@ -32,7 +36,7 @@ type Setting = { name: string, fallback: string, what: string, isSwitch?: true }
 const PREFIX = 'SOUNDBOX_AGENT_'
 /** Flag `--data-dir` = variable SOUNDBOX_AGENT_DATA_DIR, and so on for each. */
 export const AGENT_SETTINGS: readonly Setting[] = [
-  { name: 'CREDENTIALS_FILE', fallback: '', what: 'what `soundbox device add --json` printed: serial number, password and signing key in one file' },
+  { name: 'CREDENTIALS_FILE', fallback: '', what: 'what `soundbox device add --json` printed; with --serial one line for each box' },
   { name: 'TID', fallback: '', what: 'serial number of this soundbox, as it was added to the gateway' },
   { name: 'GATEWAY', fallback: 'mqtt://127.0.0.1:1883', what: 'mqtt://host:port, mqtts://, ws:// or wss://' },
   { name: 'PASSWORD', fallback: '', what: 'MQTT password (other users of this machine can see flags: better a file)' },
@@ -42,7 +46,7 @@ export const AGENT_SETTINGS: readonly Setting[] = [
   { name: 'CA_FILE', fallback: '', what: 'PEM of the authority behind the gateway\'s certificate; empty = the system\'s' },
   { name: 'CERT_FILE', fallback: '', what: 'PEM certificate of this soundbox (CN = serial number), where the gateway asks for one' },
   { name: 'KEY_FILE', fallback: '', what: 'PEM private key of that certificate' },
-  { name: 'DATA_DIR', fallback: '', what: 'journal and settings of this soundbox; default data/agent/TID' },
+  { name: 'DATA_DIR', fallback: '', what: 'journal and settings of this soundbox; default data/agent/TID; with --serial a folder for each box in it' },
   { name: 'SPEAKER', fallback: 'espeak', what: `${SPEAKER_KINDS.join(', ')}` },
   { name: 'WAV_DIR', fallback: '', what: 'where espeak leaves its sounds, the newest ones; default DATA_DIR/wav' },
   { name: 'PLAY', fallback: 'on', what: 'on: through the sound device, if there is one; off: files only' },
@@ -55,7 +59,9 @@ export const AGENT_SETTINGS: readonly Setting[] = [
   { name: 'SUMMARISE_OVER', fallback: '3', what: 'when more payments wait, they are said as one summary; 0 to 200' },
   { name: 'SPEAK_TIMEOUT_SECONDS', fallback: '60', what: 'a sound that takes longer has failed; 5 to 600' },
   { name: 'TELEMETRY_SECONDS', fallback: '60', what: 'between two readings for the operator; 5 to 86400' },
-  { name: 'SERIAL', fallback: '', what: 'serial port of a soundbox that plays announcements itself; empty = this machine speaks' },
+  { name: 'SERIAL', fallback: '', what: 'serial ports of soundboxes that play by themselves, as /dev/ttyUSB0,/dev/ttyUSB1, or auto; empty = this machine speaks' },
+  { name: 'BAUD', fallback: '115200', what: 'rate of those ports; 1200 to 4000000' },
+  { name: 'DFPLAYER', fallback: '', what: 'serial port of a DFPlayer module to speak through, instead of the speaker' },
   { name: 'LOG_LEVEL', fallback: 'info', what: 'debug, info, warn, error or silent; the log goes to standard error' },
   { name: 'PRINT', fallback: 'off', what: 'print a line for each announcement that was spoken', isSwitch: true },
   { name: 'JSON', fallback: 'off', what: 'print a JSON object a line for each announcement that was spoken', isSwitch: true }
@@ -75,7 +81,7 @@ export function agentHelp (): string {
     '',
     ...rows,
     '',
-    `Each flag is also a variable: --data-dir is ${PREFIX}DATA_DIR. Ctrl-C lets the present sound end, then stops.`
+    `Each flag is also a variable: --data-dir is ${PREFIX}DATA_DIR. Ctrl-C lets the present sound end, then stops. SIGUSR2 is the replay button.`
   ].join('\n')
 }
 
@@ -130,15 +136,15 @@ function settingsFrom (reader: Reader): AgentSettings {
     return word ?? words[0]!
   }
   const isOn = (name: string): boolean => oneOf(name, ['off', 'on']) === 'on'
-  const { tid, password, signingKey } = identityFrom(reader)
-  const dataDir = text('DATA_DIR') === '' ? `data/agent/${tid}` : text('DATA_DIR')
+  const serialPorts = text('SERIAL').split(',').map(port => port.trim()).filter(port => port !== '')
+  const boxes = serialPorts.length > 0 ? boxesFrom(reader) : [boxFrom(reader)]
+  const ownDir = serialPorts.length > 0 ? 'data/agent' : `data/agent/${boxes[0]!.tid}`
+  const dataDir = text('DATA_DIR') === '' ? ownDir : text('DATA_DIR')
   if (!isLanguage(text('LANGUAGE'))) problems.push(`language must be one of ${LANGUAGES.join(', ')}`)
   if (!/^(?:mqtts?|wss?):\/\/[^@\s]+$/.test(text('GATEWAY'))) problems.push('gateway must be mqtt://host:port, mqtts://, ws:// or wss://, without credentials')
   return {
-    tid,
+    boxes,
     gatewayUrl: text('GATEWAY'),
-    password,
-    signingKey,
     tls: tlsFrom(reader),
     dataDir,
     speaker: oneOf('SPEAKER', SPEAKER_KINDS),
@@ -155,16 +161,19 @@ function settingsFrom (reader: Reader): AgentSettings {
       speakTimeoutMs: whole('SPEAK_TIMEOUT_SECONDS', 5, 600) * 1000
     },
     telemetryMs: whole('TELEMETRY_SECONDS', 5, 86_400) * 1000,
-    serialPort: text('SERIAL') === '' ? null : text('SERIAL'),
+    serialPorts,
+    baudRate: whole('BAUD', 1200, 4_000_000),
+    dfplayerPort: text('DFPLAYER') === '' ? null : text('DFPLAYER'),
     print: isOn('PRINT'),
     json: isOn('JSON'),
     logLevel: oneOf('LOG_LEVEL', ['info', 'debug', 'warn', 'error', 'silent'])
   }
 }
 
-/** Single settings win over the credentials file. */
-function identityFrom ({ text, problems, readFile }: Reader): { tid: string, password: Secret, signingKey: Secret } {
-  const file = credentialsFrom(readFile('CREDENTIALS_FILE'), problems)
+/** Single settings win over the credentials file, which may hold several boxes when the serial number says which. */
+function boxFrom ({ text, problems, readFile }: Reader): BoxKeys {
+  const entries = credentialsFrom(readFile('CREDENTIALS_FILE'), problems)
+  const file = (text('TID') === '' ? undefined : entries.find(entry => entry['tid'] === text('TID'))) ?? (entries.length === 1 ? entries[0] : undefined) ?? {}
   const secret = (name: string, field: string): Secret => {
     const value = [text(name), readFile(`${name}_FILE`).trim(), file[field] ?? ''].find(candidate => candidate !== '')
     if (value === undefined) problems.push(`${flagOf(name)}, ${flagOf(name)}-file or credentials-file is missing`)
@@ -175,14 +184,30 @@ function identityFrom ({ text, problems, readFile }: Reader): { tid: string, pas
   return { tid, password: secret('PASSWORD', 'mqttPassword'), signingKey: secret('SIGNING_KEY', 'signingKey') }
 }
 
-function credentialsFrom (json: string, problems: string[]): Record<string, string> {
-  if (json === '') return {}
+/** The boxes of serial ports say who they are; their keys are in the credentials file. */
+function boxesFrom ({ text, problems, readFile }: Reader): BoxKeys[] {
+  const entries = credentialsFrom(readFile('CREDENTIALS_FILE'), problems)
+  if (text('CREDENTIALS_FILE') === '' || entries.length === 0) problems.push('serial needs credentials-file: one line of `soundbox device add --json` for each box')
+  return entries.flatMap(({ tid = '', mqttPassword = '', signingKey = '' }, index) => {
+    if (isTid(tid) && mqttPassword !== '' && signingKey !== '') return [{ tid, password: new Secret(mqttPassword), signingKey: new Secret(signingKey) }]
+    problems.push(`credentials-file: entry ${index + 1} lacks tid, mqttPassword or signingKey`)
+    return []
+  })
+}
+
+/** One JSON object, or one a line. */
+function credentialsFrom (json: string, problems: string[]): Record<string, string>[] {
+  const texts = (value: unknown): Record<string, string> =>
+    Object.fromEntries(Object.entries(value ?? {}).filter((entry): entry is [string, string] => typeof entry[1] === 'string'))
   try {
-    const value = JSON.parse(json) as Record<string, unknown>
-    return Object.fromEntries(Object.entries(value).filter((entry): entry is [string, string] => typeof entry[1] === 'string'))
+    return [texts(JSON.parse(json === '' ? '{}' : json))].filter(entry => Object.keys(entry).length > 0)
   } catch {
-    problems.push('credentials-file is not the JSON that `soundbox device add --json` prints')
-    return {}
+    try {
+      return json.split('\n').filter(line => line.trim() !== '').map(line => texts(JSON.parse(line)))
+    } catch {
+      problems.push('credentials-file is not the JSON that `soundbox device add --json` prints')
+      return []
+    }
   }
 }
 

@@ -1,8 +1,7 @@
 // The voice that npm install alone brings: eSpeak NG for every language, and flite for English, which people and recognisers understand
 // better. Both are optional packages. Without the eSpeak package its Debian command serves; without either there is no voice.
 import { createRequire } from 'node:module'
-import { LANGUAGE_CODES, type Language, type Log } from '../protocol/index.js'
-import type { Clock } from './clock.js'
+import { LANGUAGE_CODES, type Language, type Log, type Timers } from '../protocol/index.js'
 import { runCommand } from './speaker-command.js'
 import { type Engine, openHostEngine, SYNTH_TIMEOUT_MS, startHostProcess } from './speaker-engine.js'
 import type { HostAsk } from './speaker-host.js'
@@ -33,7 +32,7 @@ export type EspeakSettings = {
 }
 
 /** Speaks through the best engine and player of this machine. Throws SPEECH_FAILED when there is no engine: what to install is in the message. */
-export async function openEspeakSpeaker (settings: EspeakSettings, { clock, log }: { clock: Clock, log: Log }): Promise<Speaker> {
+export async function openEspeakSpeaker (settings: EspeakSettings, { clock, log }: { clock: Timers, log: Log }): Promise<Speaker> {
   const { wavDir, pace } = settings
   openSoundFolder(wavDir)
   const engine = await findEngine(settings.englishVoice, foundHere(clock), { clock, log, wavDir })
@@ -47,7 +46,7 @@ export async function openEspeakSpeaker (settings: EspeakSettings, { clock, log 
 }
 
 /** The engines that were found, behind one. Throws SPEECH_FAILED when none can speak the languages of India. */
-export async function findEngine (englishVoice: 'flite' | 'espeak', found: Found, { clock, log, wavDir }: { clock: Clock, log: Log, wavDir: string }): Promise<Engine> {
+export async function findEngine (englishVoice: 'flite' | 'espeak', found: Found, { clock, log, wavDir }: { clock: Timers, log: Log, wavDir: string }): Promise<Engine> {
   const hasEspeak = found.hasPackage(ESPEAK_PACKAGE)
   const hasFlite = englishVoice === 'flite' && found.hasPackage(FLITE_PACKAGE)
   if (!hasEspeak && !await found.hasCommand(ESPEAK_COMMAND)) {
@@ -80,7 +79,7 @@ export function voiceOf (language: Language, hasFlite: boolean): Pick<HostAsk, '
 }
 
 /** Debian's espeak-ng, one process a phrase. Its --stdout header has a false size, which parseWav corrects. */
-export function openCommandEngine (clock: Clock): Engine {
+export function openCommandEngine (clock: Timers): Engine {
   let stop = (): void => {}
   return {
     name: ESPEAK_COMMAND,
@@ -93,7 +92,7 @@ export function openCommandEngine (clock: Clock): Engine {
   }
 }
 
-function foundHere (clock: Clock): Found {
+function foundHere (clock: Timers): Found {
   const find = createRequire(import.meta.url)
   return {
     hasPackage: name => {

@@ -1,9 +1,5 @@
-// What a box says of itself: that it starts, is connected, lost its connection, or needs power; and the readings behind telemetry.
-import type { Prompt, Telemetry } from '../protocol/index.js'
-import type { Clock } from './clock.js'
-
-/** `battery`: percent. */
-export type Power = { battery: number, charging: boolean }
+// What a box says of itself unasked: that it is connected, lost its connection, or needs power.
+import type { Prompt, Telemetry, Timers } from '../protocol/index.js'
 
 /** A connection that is gone for less is nobody's business. */
 export const CONNECTION_LOST_MS = 15_000
@@ -14,8 +10,9 @@ const BATTERY_FINE_PERCENT = 20
 export type LinkPrompts = { onUp: () => void, onDown: () => void, close: () => void }
 
 /** Says `connected` once at the start and after each loss that was told, and `connection-lost` when the link stays away. */
-export function openLinkPrompts (clock: Clock, say: (prompt: Prompt) => void): LinkPrompts {
+export function openLinkPrompts (clock: Timers, say: (prompt: Prompt) => void): LinkPrompts {
   let isTold = false
+  let isClosed = false
   let cancel = clock.after(CONNECTION_LOST_MS, () => say('connection-lost'))
   return {
     onUp: () => {
@@ -25,35 +22,27 @@ export function openLinkPrompts (clock: Clock, say: (prompt: Prompt) => void): L
     },
     onDown: () => {
       cancel()
+      if (isClosed) return
       cancel = clock.after(CONNECTION_LOST_MS, () => {
         if (isTold) say('connection-lost')
         isTold = false
       })
     },
-    close: () => cancel()
+    close: () => {
+      isClosed = true
+      cancel()
+    }
   }
 }
 
 /** Feeds on readings; true when this one is to be told: once each time the battery falls to BATTERY_LOW_PERCENT on its own power. */
-export function openBatteryWatch (): (power: Power | undefined) => boolean {
+export function openBatteryWatch (): (readings: Pick<Telemetry, 'battery' | 'charging'>) => boolean {
   let isTold = false
-  return power => {
-    if (power === undefined) return false
-    if (power.charging || power.battery > BATTERY_FINE_PERCENT) isTold = false
-    if (isTold || power.charging || power.battery > BATTERY_LOW_PERCENT) return false
+  return ({ battery, charging }) => {
+    if (battery === undefined) return false
+    if (charging === true || battery > BATTERY_FINE_PERCENT) isTold = false
+    if (isTold || charging === true || battery > BATTERY_LOW_PERCENT) return false
     isTold = true
     return true
-  }
-}
-
-/** Telemetry of one moment. */
-export function telemetryOf (now: { power: Power | undefined, volume: number, uptimeMs: number, freeBytes: number, resetReason: string }): Telemetry {
-  return {
-    ...(now.power === undefined ? {} : now.power),
-    network: 'mqtt',
-    volume: now.volume,
-    uptimeS: Math.floor(now.uptimeMs / 1000),
-    freeBytes: now.freeBytes,
-    resetReason: now.resetReason
   }
 }

@@ -44,14 +44,14 @@ export type Journal = {
   close: () => Promise<void>
 }
 
-/** `open`: a test's failing disk. */
-export type JournalOptions = { path: string, log: Log, open?: (path: string, flags: string, mode: number) => Promise<FileHandle> }
+/** `keepStarted`: what was started is not failed after a restart, for a box that can be asked how it ended. `open`: a test's failing disk. */
+export type JournalOptions = { path: string, log: Log, keepStarted?: boolean, open?: (path: string, flags: string, mode: number) => Promise<FileHandle> }
 
 /** Opens or creates the journal and ends what a crash interrupted. Throws DATA_DIR_UNUSABLE when the file cannot be read or made. */
-export async function openJournal ({ path, log, open = openFile }: JournalOptions): Promise<Journal> {
+export async function openJournal ({ path, log, keepStarted = false, open = openFile }: JournalOptions): Promise<Journal> {
   const { entries, damaged } = readEntries(await readJournalFile(path))
   if (damaged > 0) log.warn({ damaged }, 'journal had torn or damaged lines')
-  const interrupted = [...entries.values()].filter(entry => entry.final === undefined).map(entry => entry.id)
+  const interrupted = keepStarted ? [] : [...entries.values()].filter(entry => entry.final === undefined).map(entry => entry.id)
   for (const id of interrupted) applyRecord(entries, { t: 'end', ack: { id, result: 'failed', reason: 'interrupted' } })
   const file = await openLines({ path, log, open, snapshot: () => [...entries.values()].flatMap(recordsOf) })
   const record = async (records: readonly JournalRecord[], sync: boolean): Promise<void> => {
@@ -143,7 +143,7 @@ async function readJournalFile (path: string): Promise<Buffer> {
 }
 
 type Lines = { append: (records: readonly JournalRecord[], sync: boolean) => Promise<void>, close: () => Promise<void> }
-type LinesOptions = Required<JournalOptions> & { snapshot: () => JournalRecord[] }
+type LinesOptions = Required<Omit<JournalOptions, 'keepStarted'>> & { snapshot: () => JournalRecord[] }
 
 /** The file as a queue of appends, one at a time. A full disk at the start leaves the old file in use. */
 async function openLines (options: LinesOptions): Promise<Lines> {

@@ -5,8 +5,7 @@
 //
 // The wait is exponential back-off with full jitter: after a power cut in a market, a thousand boxes must not come back as one.
 import { connect, type IClientOptions, type MqttClient } from 'mqtt'
-import { DOWN_TOPICS, type DownTopic, encodeMessage, formatTopic, type Log, parseTopic, type Secret, SoundboxError, type UpTopic } from '../protocol/index.js'
-import type { Clock } from './clock.js'
+import { DOWN_TOPICS, type DownTopic, encodeMessage, formatTopic, type Log, parseTopic, type Secret, SoundboxError, type Timers, type UpTopic } from '../protocol/index.js'
 
 /** PEM texts. `ca` absent: the system's. `cert` and `key`: the device's own certificate, with CN = tid. */
 export type LinkTls = { ca?: string, cert?: string, key?: string }
@@ -29,10 +28,12 @@ export type Link = {
   /** Says goodbye (presence offline) and stays down. */
   close: () => Promise<void>
 }
-export type LinkDeps = { clock: Clock, random: () => number, log: Log }
+export type LinkDeps = { clock: Timers, random: () => number, log: Log }
 
 const KEEPALIVE_S = 60
 const CONNECT_TIMEOUT_MS = 15_000
+/** CONNACK: bad user name or password, not authorized. */
+const REFUSALS: ReadonlySet<unknown> = new Set([4, 5])
 /** A broker that leaves a publish unconfirmed for so long is as good as gone: connect again. */
 export const PUBACK_TIMEOUT_MS = 20_000
 const GOODBYE_TIMEOUT_MS = 2000
@@ -120,7 +121,10 @@ function openSession (config: LinkConfig, { clock, log }: LinkDeps, events: Sess
       client.end(true)
     })
   })
-  client.on('error', err => log.warn({ err }, 'connection to the gateway failed'))
+  client.on('error', err => {
+    if (REFUSALS.has((err as { code?: unknown }).code)) log.error({ err }, 'the gateway refuses this soundbox: check serial number, password and that it is active')
+    else log.warn({ err }, 'connection to the gateway failed')
+  })
   client.once('close', () => {
     isUp = false
     client.end(true)

@@ -35,9 +35,13 @@ export type PlaybackEvent =
   | { kind: 'tick' }
   | { kind: 'stop' }
 
-/** One sound. `members`: the announcements it is for, none for the box's own. `receivedAt`, `issuedAt`: of the oldest of them. */
+/**
+ * One sound. `members`: the announcements it is for, none for the box's own. `isOnline`: a summary made here, not of what was missed.
+ * `receivedAt`, `issuedAt`: of the oldest of them.
+ */
 export type Sound = {
-  token: number, members: readonly { id: string, phrase: Phrase }[], phrase: Phrase, repeat: boolean, volume: number, receivedAt: number, issuedAt: number | null
+  token: number, members: readonly { id: string, phrase: Phrase }[], phrase: Phrase, repeat: boolean, isOnline: boolean
+  volume: number, receivedAt: number, issuedAt: number | null
 }
 
 /** `final` is to be recorded, then sent until confirmed; `settle` sends a recorded one again. `speak` records its ids before the sound. */
@@ -166,6 +170,7 @@ function startNext (state: Playback, turn: Turn): Playback {
     members: members.flatMap(item => item.source === 'gateway' ? [{ id: item.id, phrase: item.phrase }] : []),
     phrase: members.length === 1 ? first.phrase : summaryOf(members),
     repeat: first.source === 'here' && first.repeat,
+    isOnline: members.length > 1,
     volume: Math.max(turn.policy.volume, turn.policy.minVolume),
     receivedAt: first.receivedAt,
     issuedAt: first.source === 'gateway' ? first.issuedAt : null
@@ -220,7 +225,8 @@ function summaryOf (members: readonly Waiting[]): Phrase {
   return { kind: 'summary', amountMinor: members.reduce((sum, item) => sum + item.phrase.amountMinor, 0), currency, language, count: members.length }
 }
 
-function phraseOf (a: Announcement): Phrase {
+/** The part of an announcement that is said. */
+export function phraseOf (a: Announcement): Phrase {
   return {
     kind: a.kind,
     amountMinor: a.amountMinor,

@@ -1,7 +1,9 @@
 // The battery of this machine, where Linux tells of one.
 import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Power } from './house-keeping.js'
+
+/** `battery`: percent. */
+export type Power = { battery: number, charging: boolean }
 
 /** Where Linux lists batteries and chargers. */
 export const POWER_SUPPLY = '/sys/class/power_supply'

@@ -2,7 +2,7 @@
 // file, no kept phrase, and no volume but the machine's own (0 is obeyed: nothing is played). On Linux `say` pastes the text into a
 // Scheme expression without escaping it: only what checkUtterance lets through may reach it, and that has no quote or bracket.
 import type { ChildProcess } from 'node:child_process'
-import type { Clock } from './clock.js'
+import type { Timers } from '../protocol/index.js'
 import { checkUtterance, type Speaker, speechFailed } from './speaker.js'
 
 /** What is used of `say`. It keeps the running program in `child`. */
@@ -12,7 +12,7 @@ export type Say = { speak: (text: string, voice: string | null, speed: number | 
 export const SAY_TIMEOUT_MS = 60_000
 
 /** Loads `say` for this platform. Throws SPEECH_FAILED where it has none. */
-export async function openSaySpeaker (clock: Clock): Promise<Speaker> {
+export async function openSaySpeaker (clock: Timers): Promise<Speaker> {
   try {
     const { default: say } = await import('say')
     return speakThrough(say as unknown as Say, clock)
@@ -22,7 +22,7 @@ export async function openSaySpeaker (clock: Clock): Promise<Speaker> {
 }
 
 /** The speaker around a loaded `say`. */
-export function speakThrough (say: Say, clock: Clock): Speaker {
+export function speakThrough (say: Say, clock: Timers): Speaker {
   let isClosed = false
   let stop = (_why: string): void => {}
   const speak = (text: string): Promise<void> => new Promise((resolve, reject) => {

@@ -44,10 +44,19 @@ type Live = {
 
 async function open (live: Live): Promise<void> {
   const { path, baudRate, log, openPort = openSerialPort, onBytes, onOpen, onLost } = live.options
+  const mine = { port: undefined as PortHandle | undefined, isLost: false }
   try {
-    const port = await openPort({ path, baudRate, onBytes: bytes => { if (live.port === port) onBytes(bytes) }, onClosed: why => { lose(live, why) } })
-    if (live.isClosed) return await port.close()
-    Object.assign(live, { port, error: undefined, reopenMs: REOPEN_MS_MIN })
+    mine.port = await openPort({
+      path, baudRate,
+      onBytes: bytes => { if (mine.port !== undefined && live.port === mine.port) onBytes(bytes) },
+      onClosed: why => {
+        mine.isLost = true
+        if (mine.port !== undefined && live.port === mine.port) lose(live, why)
+      }
+    })
+    if (live.isClosed) return await mine.port.close()
+    if (mine.isLost) throw new SoundboxError('SERIAL_UNAVAILABLE', `port ${path} was lost as soon as it was open`)
+    Object.assign(live, { port: mine.port, error: undefined, reopenMs: REOPEN_MS_MIN })
     onOpen()
   } catch (cause) {
     if (!isSoundboxError(cause)) throw cause

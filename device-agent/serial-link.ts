@@ -1,6 +1,8 @@
 // The serial ports of this machine: the one place that knows the serialport package.
 //
-// A pseudo-terminal works like a port here. Modem lines are left alone: many adapters and every pseudo-terminal refuse them.
+// A pseudo-terminal works like a port here. Modem lines are not used: many adapters and every pseudo-terminal refuse them. They are only
+// asked for, to see whether the port is still there: when a port hangs up while bytes arrive, serialport 13 reads nothing in a circle,
+// takes a whole core and tells nobody. A port that is gone answers EIO, a port that merely has no such lines ENOTTY.
 import { readdir, realpath } from 'node:fs/promises'
 import { join } from 'node:path'
 import { SerialPort } from 'serialport'
@@ -8,6 +10,8 @@ import { SoundboxError } from '../protocol/index.js'
 
 /** What may wait to leave; more is dropped and the link sends it again. */
 export const WRITE_BYTES_MAX = 65_536
+export const ALIVE_EVERY_MS = 1000
+const GONE = /input\/output error|no such device|bad file descriptor|\bE(?:IO|NODEV|NXIO|BADF)\b/i
 const BY_ID = '/dev/serial/by-id'
 
 export type PortHandle = { write: (bytes: Uint8Array) => void, close: () => Promise<void> }
@@ -27,20 +31,23 @@ export const openSerialPort: OpenPort = async ({ path, baudRate, onBytes, onClos
   const lose = (why: string): void => {
     if (!isOurs) return
     isOurs = false
+    clearInterval(watch)
     if (port.isOpen) port.close(() => {})
     onClosed(why)
   }
-  port.on('data', onBytes)
+  const watch = setInterval(() => { port.get(error => { if (error !== null && GONE.test(error.message)) lose('unplugged') }) }, ALIVE_EVERY_MS)
   port.on('error', error => { lose(error.message) })
   port.on('close', () => { lose('unplugged') })
   // What stood in the buffer before we came belongs to nobody; a port that cannot flush is read from where it stands.
-  port.flush(() => {})
+  await new Promise<void>(resolve => { port.flush(() => { resolve() }) })
+  port.on('data', onBytes)
   return {
     write (bytes) {
       if (isOurs && port.writableLength <= WRITE_BYTES_MAX) port.write(Buffer.from(bytes))
     },
     async close () {
       isOurs = false
+      clearInterval(watch)
       if (port.isOpen) await new Promise<void>(resolve => { port.close(() => { resolve() }) })
     }
   }

@@ -1,6 +1,6 @@
 // One run of an outside program: arguments as a list, never through a shell; input through stdin; a time limit and an output limit.
 import { spawn } from 'node:child_process'
-import type { Clock } from './clock.js'
+import type { Timers } from '../protocol/index.js'
 import { speechFailed } from './speaker.js'
 
 export type Command = { command: string, args: readonly string[], input?: string | Buffer, timeoutMs: number }
@@ -12,7 +12,7 @@ export const OUTPUT_BYTES_MAX = 8 * 1024 * 1024
  * `done`: what the program wrote to stdout. It rejects with SPEECH_FAILED when the program is missing, ends with a code other than 0, writes
  * more than OUTPUT_BYTES_MAX, takes longer than timeoutMs or is stopped: killed in each case before it rejects.
  */
-export function runCommand ({ command, args, input, timeoutMs }: Command, clock: Clock): { done: Promise<Buffer>, stop: () => void } {
+export function runCommand ({ command, args, input, timeoutMs }: Command, clock: Timers): { done: Promise<Buffer>, stop: () => void } {
   const child = spawn(command, args, { stdio: ['pipe', 'pipe', 'ignore'], windowsHide: true })
   const output: Buffer[] = []
   let bytes = 0

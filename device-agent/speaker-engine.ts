@@ -3,8 +3,7 @@
 // hung host is tried once more on a fresh one, so that one fault costs time, not an announcement.
 import { fork } from 'node:child_process'
 import { fileURLToPath } from 'node:url'
-import type { Language, Log } from '../protocol/index.js'
-import type { Clock } from './clock.js'
+import type { Language, Log, Timers } from '../protocol/index.js'
 import type { HostAsk, HostReply } from './speaker-host.js'
 import { speechFailed } from './speaker.js'
 import { type Pcm, samplesOf } from './wav.js'
@@ -29,7 +28,7 @@ export type HostEngineDeps = {
   voiceOf: (language: Language) => Pick<HostAsk, 'engine' | 'voice'>
   /** Languages whose engines are loaded before the first phrase. */
   warm: readonly Language[]
-  clock: Clock
+  clock: Timers
   log: Log
 }
 type Waiting = { resolve: (pcm: Pcm) => void, reject: (error: Error) => void, cancel: () => void }

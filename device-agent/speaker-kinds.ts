@@ -1,6 +1,5 @@
 // The door to the speakers: a kind by name becomes a Speaker. The rest of the agent imports this file and the types of speaker.ts.
-import { type Log, SoundboxError } from '../protocol/index.js'
-import type { Clock } from './clock.js'
+import { type Log, SoundboxError, type Timers } from '../protocol/index.js'
 import { type EspeakSettings, openEspeakSpeaker } from './espeak-speaker.js'
 import { openSaySpeaker } from './say-speaker.js'
 import { openPrintSpeaker, openSilentSpeaker } from './simple-speaker.js'
@@ -11,7 +10,7 @@ export type SpeakerKind = typeof SPEAKER_KINDS[number]
 
 /** `wavDir`: where espeak writes its sounds, bounded to WAV_FILES; the other kinds write none. The rest has sensible values when left out. */
 export type SpeakerSettings = { kind: SpeakerKind, wavDir: string } & Partial<Omit<EspeakSettings, 'wavDir'>>
-export type SpeakerDeps = { clock: Clock, log: Log, print: (sentence: string) => void }
+export type SpeakerDeps = { clock: Timers, log: Log, print: (sentence: string) => void }
 
 /** The kind of that name. Throws INPUT_INVALID. */
 export function parseSpeakerKind (text: string): SpeakerKind {

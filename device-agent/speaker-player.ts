@@ -2,7 +2,7 @@
 // is to let each play a moment of silence: the first that can, is it.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import type { Clock } from './clock.js'
+import type { Timers } from '../protocol/index.js'
 import { type Command, runCommand } from './speaker-command.js'
 import { FOLDER_REMEDY, speechFailed } from './speaker.js'
 import { encodeWav } from './wav.js'
@@ -28,7 +28,7 @@ export const PLAY_COMMANDS: Readonly<Record<string, readonly PlayCommand[]>> = {
 }
 
 /** The first of these players that plays silence, or undefined: no sound device, or no player. Throws SPEECH_FAILED when it cannot write. */
-export async function findPlayer (commands: readonly PlayCommand[], folder: string, clock: Clock): Promise<Player | undefined> {
+export async function findPlayer (commands: readonly PlayCommand[], folder: string, clock: Timers): Promise<Player | undefined> {
   const silence = join(folder, 'silence.wav')
   try {
     writeFileSync(silence, SILENCE)
@@ -42,7 +42,7 @@ export async function findPlayer (commands: readonly PlayCommand[], folder: stri
   return undefined
 }
 
-function openPlayer (command: PlayCommand, clock: Clock): Player {
+function openPlayer (command: PlayCommand, clock: Timers): Player {
   let stop = (): void => {}
   return {
     name: command.command,
@@ -57,6 +57,6 @@ function openPlayer (command: PlayCommand, clock: Clock): Player {
   }
 }
 
-function runPlayer ({ command, args, takes }: PlayCommand, wavPath: string, timeoutMs: number, clock: Clock): ReturnType<typeof runCommand> {
+function runPlayer ({ command, args, takes }: PlayCommand, wavPath: string, timeoutMs: number, clock: Timers): ReturnType<typeof runCommand> {
   return runCommand({ command, args: takes === 'path' ? [...args, wavPath] : args, ...(takes === 'stdin' ? { input: readFileSync(wavPath) } : {}), timeoutMs }, clock)
 }

@@ -5,8 +5,8 @@
 import { mkdirSync } from 'node:fs'
 import { rename, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import type { Timers } from '../protocol/index.js'
 import { LRUCache } from 'lru-cache'
-import type { Clock } from './clock.js'
 import type { Engine } from './speaker-engine.js'
 import type { Player } from './speaker-player.js'
 import { checkUtterance, FOLDER_REMEDY, type Speaker, speechFailed, type Utterance } from './speaker.js'
@@ -22,7 +22,7 @@ export type WaveSpeakerDeps = {
   /** Undefined: no sound device; the file is all there is. */
   player: Player | undefined
   wavDir: string
-  clock: Clock
+  clock: Timers
   /** Without a player, wait as long as the sound would last. */
   pace: boolean
   cacheLimits: { phrasesMax: number, bytesMax: number }

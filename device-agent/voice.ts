@@ -1,8 +1,8 @@
 // The voice of a box that this process makes speak itself: the shell around playback.ts. It feeds events in and carries effects out:
 // the journal before the sound, the speaker, and the acks after it.
-import { type Ack, type Announcement, type Log, SoundboxError } from '../protocol/index.js'
+import { type Ack, type Announcement, type Command, type CommandName, type Log, SoundboxError, type Timers } from '../protocol/index.js'
 import { wordAnnouncement } from '../protocol/wording/index.js'
-import type { Clock } from './clock.js'
+import type { BoxSettings } from './box-state.js'
 import type { Journal } from './journal.js'
 import { type Effect, emptyPlayback, type Phrase, type PlaybackEvent, type PlaybackPolicy, type Sound, stepPlayback, wakeAt } from './playback.js'
 import type { Speaker } from './speaker.js'
@@ -20,6 +20,10 @@ export type Voice = {
   announce: (announcement: Announcement) => void
   /** Prompts, repeats and tests of the box's own. */
   say: (speech: OwnSpeech) => void
+  /** Brings new settings to a box that keeps them itself. */
+  apply?: (settings: BoxSettings) => void
+  /** Does a command that only a real box can do; undefined for the rest. */
+  command?: (name: CommandName, args: Command['args']) => Promise<{ ok: boolean, reason?: string, data?: string }> | undefined
   /** Starts no more sounds and resolves when the present one has ended and is in the journal. What waits stays open: the gateway sends it again. */
   close: () => Promise<void>
 }
@@ -33,7 +37,7 @@ export type VoiceEvents = {
   onSpoken: (report: SpokenReport) => void
 }
 
-export type VoiceDeps = { clock: Clock, journal: Journal, speaker: Speaker, policy: () => PlaybackPolicy, log: Log }
+export type VoiceDeps = { clock: Timers, journal: Journal, speaker: Speaker, policy: () => PlaybackPolicy, log: Log }
 
 /** The voice that speaks through a Speaker of this process. Never throws: a sound that fails ends as `failed` with its reason. */
 export function openVoice (deps: VoiceDeps, events: VoiceEvents): Voice {
@@ -89,10 +93,10 @@ export function openVoice (deps: VoiceDeps, events: VoiceEvents): Voice {
 
 /** Words, journal, sound, in this order: what is not on disk does not sound. The event that tells how it ended. */
 async function makeSound ({ clock, journal, speaker, policy, log }: VoiceDeps, events: VoiceEvents, sound: Sound): Promise<PlaybackEvent> {
-  const { token, members, phrase, repeat, volume, receivedAt, issuedAt } = sound
+  const { token, members, phrase, repeat, isOnline, volume, receivedAt, issuedAt } = sound
   const ids = members.map(member => member.id)
   try {
-    const { text, clips, language } = wordAnnouncement(phrase, { repeat })
+    const { text, clips, language } = wordAnnouncement(phrase, { repeat, isOnline })
     if (members.length > 0) await journal.start(members.map(member => member.phrase.kind === 'payment' ? { id: member.id, payment: member.phrase } : { id: member.id }))
     const calledAt = clock.nowMs()
     const { audioMs, soundAfterMs, wav } = await speaker.say({ text, clips, language, volume })

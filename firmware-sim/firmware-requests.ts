@@ -88,7 +88,7 @@ function runCommand (step: Step, message: Of<'COMMAND'>): Omit<SerialResult, 'id
       enqueue(step, ownSentence(step, 'locate', [], false))
       return { result: 'done' }
     case 'display-qr': case 'clear-display':
-      ram.display = message.name === 'clear-display' ? '' : String(message.args['data'] ?? '')
+      ram.display = message.name === 'clear-display' ? '' : String(message.args['payload'] ?? '')
       return { result: 'done' }
     case 'collect-log':
       return { result: 'done', data: `boots ${step.flash.bootCount}, reset ${ram.resetReason}, journal ${step.flash.journal.length}` }

@@ -47,8 +47,7 @@ export function startFleet (options: FleetOptions): Fleet {
   const meter = openFleetMeter()
   const { clock, cancelAll } = openFleetClock(nowMs)
   const open = new Set<object>()
-  const watchers = new Set<() => void>()
-  const look = (): void => { for (const watcher of watchers) watcher() }
+  const { look, until } = openWatch()
   const bootPrefix = Math.round(nowMs()).toString(36)
   const faults = { ...NO_FAULTS, ...options.faults }
   const boxes = devices.map((keys, index) => {
@@ -76,17 +75,6 @@ export function startFleet (options: FleetOptions): Fleet {
   })
   const ticker = setInterval(() => { for (const box of boxes) box.tick(nowMs()) }, Math.min(TICK_MS, keepaliveS * 250))
   const countUp = (): number => boxes.reduce((up, box) => up + (box.isUp() ? 1 : 0), 0)
-  const until = (isTrue: () => boolean, limitMs: number): Promise<boolean> => new Promise(resolve => {
-    const end = (outcome: boolean): void => {
-      clearTimeout(timer)
-      watchers.delete(check)
-      resolve(outcome)
-    }
-    const check = (): void => { if (isTrue()) end(true) }
-    const timer = setTimeout(() => end(false), limitMs)
-    watchers.add(check)
-    check()
-  })
   return {
     boxes,
     whenUp: async (limitMs, count = boxes.length) => {
@@ -100,6 +88,25 @@ export function startFleet (options: FleetOptions): Fleet {
       cancelAll()
       await until(() => open.size === 0, GOODBYE_MS)
     }
+  }
+}
+
+/** `until` resolves with true when `isTrue` holds at a `look`, with false after `limitMs`. */
+function openWatch (): { look: () => void, until: (isTrue: () => boolean, limitMs: number) => Promise<boolean> } {
+  const watchers = new Set<() => void>()
+  return {
+    look: () => { for (const watcher of watchers) watcher() },
+    until: (isTrue, limitMs) => new Promise(resolve => {
+      const end = (outcome: boolean): void => {
+        clearTimeout(timer)
+        watchers.delete(check)
+        resolve(outcome)
+      }
+      const check = (): void => { if (isTrue()) end(true) }
+      const timer = setTimeout(() => end(false), limitMs)
+      watchers.add(check)
+      check()
+    })
   }
 }
 

@@ -1,7 +1,8 @@
 #!/usr/bin/env node
-// Simulated soundboxes as a process: `mqtt` (a fleet) or `serial` (one box on a pseudo-terminal).
+// Simulated soundboxes as a process: `mqtt` (a fleet) or `serial` (boxes on pseudo-terminals).
 import { readFileSync } from 'node:fs'
-import { SILENT_LOG, safeErrorText, SoundboxError } from '../protocol/index.js'
+import { createInterface } from 'node:readline'
+import { makeTimers, SILENT_LOG, safeErrorText, SoundboxError } from '../protocol/index.js'
 import { runFleetCommand } from './fleet-command.js'
 import { fleetHelp, parseFleetSettings } from './fleet-settings.js'
 
@@ -9,7 +10,7 @@ const EXIT_SETTINGS = 2
 const HELP = `soundbox sim: soundboxes without the hardware.
 
 Usage: soundbox sim mqtt [flags]      one or thousands of boxes that connect to a gateway; see sim mqtt --help
-       soundbox sim serial [flags]    one box on a pseudo-terminal, as if on a serial cable; see sim serial --help
+       soundbox sim serial [flags]    boxes on pseudo-terminals, as if on serial cables; see sim serial --help
 `
 
 /** Resolves at the first SIGINT or SIGTERM; a second one ends the process at once. */
@@ -41,9 +42,34 @@ async function runMqtt (argv: readonly string[]): Promise<number> {
   })
 }
 
+/** The serial parts need a native package: only who asks for them loads them. */
+async function runSerial (argv: readonly string[]): Promise<number> {
+  const { parseSerialSettings, serialHelp } = await import('./serial-settings.js')
+  const settings = parseSerialSettings(argv)
+  if (settings === undefined) {
+    process.stdout.write(`${serialHelp()}\n`)
+    return 0
+  }
+  const { runSerialCommand } = await import('./serial-command.js')
+  const stopped = openStop()
+  const sim = runSerialCommand(settings, { timers: makeTimers(() => performance.now()), print: line => { process.stdout.write(`${line}\n`) } })
+  const input = createInterface({ input: process.stdin }).on('line', line => {
+    try {
+      if (line.trim() !== '') sim.act(line)
+    } catch (error) {
+      process.stderr.write(`${safeErrorText(error)}\n`)
+    }
+  })
+  await stopped
+  input.close()
+  sim.close()
+  return 0
+}
+
 try {
   const [command, ...argv] = process.argv.slice(2)
   if (command === 'mqtt') process.exitCode = await runMqtt(argv)
+  else if (command === 'serial') process.exit(await runSerial(argv)) // Its terminals would hold the process for a while.
   else if (command === undefined || command === '--help' || command === '-h') process.stdout.write(HELP)
   else throw new SoundboxError('INPUT_INVALID', `sim knows mqtt and serial, not ${command.slice(0, 32)}`)
 } catch (error) {

@@ -3,6 +3,7 @@
 // node-pty ships a prebuilt binary in npm whose native `open` makes the pair without a child process. That call is undocumented, hence
 // pinned and known to this file alone; node-pty's own `open` reads from both ends and would steal bytes. The slave end stays open here,
 // or the master would end with every program that closes the port. `stty` takes echo and line discipline away before anybody opens it.
+// The descriptors are inherited by child processes: while one lives that was started meanwhile, `close` is not seen at the other end.
 import { execFileSync } from 'node:child_process'
 import { closeSync } from 'node:fs'
 import { createRequire } from 'node:module'
@@ -38,12 +39,14 @@ export function openPty (onBytes: (bytes: Buffer) => void): Pty {
 }
 
 function openPair (): { master: number, slave: number, pty: string } {
+  let pair: ReturnType<typeof openPair> | undefined
   try {
     const { requireBinary } = createRequire(import.meta.url)('@lydell/node-pty/requireBinary.js') as { requireBinary: (file: string) => NativePty }
-    const pair = requireBinary('pty.node').open(80, 24)
+    pair = requireBinary('pty.node').open(80, 24)
     execFileSync('stty', [process.platform === 'linux' ? '-F' : '-f', pair.pty, 'raw', '-echo'])
     return pair
   } catch (cause) {
+    for (const descriptor of pair === undefined ? [] : [pair.slave, pair.master]) closeSync(descriptor)
     throw new SoundboxError('SERIAL_UNAVAILABLE', 'this system gives no pseudo-terminal: use a real port, or socat', { cause })
   }
 }

@@ -1,5 +1,5 @@
 // Simulated soundboxes on serial ports of their own: one pseudo-terminal a box, paced as its baud rate says, with faults from a seed.
-import { BAUD_RATE_DEFAULT, makeFirmwareKeys, type Timers } from '../protocol/index.js'
+import { BAUD_RATE_DEFAULT, makeFirmwareKeys, SoundboxError, type Timers } from '../protocol/index.js'
 import { type FaultProfile, NO_FAULTS, profileFromSeed } from './faults.js'
 import { openPty, type Pty } from './pty.js'
 import { type SimBox, startSimBox } from './sim-box.js'
@@ -35,9 +35,10 @@ export type SerialSim = {
   close: () => void
 }
 
-/** Starts boxes and returns when their ports can be opened. Throws SERIAL_UNAVAILABLE where there are no pseudo-terminals. */
+/** Starts boxes and returns when their ports can be opened. Throws SERIAL_UNAVAILABLE (no pseudo-terminals), INPUT_INVALID (too many). */
 export function startSerialSim (options: SerialSimOptions): SerialSim {
   const { count, timers, tids = [], faults, audioScale = 1, baudRate = BAUD_RATE_DEFAULT } = options
+  if (count > SIM_BOXES_MAX) throw new SoundboxError('INPUT_INVALID', `at most ${SIM_BOXES_MAX} boxes run in one simulator`)
   const keys = options.makerKey === undefined ? makeFirmwareKeys() : undefined
   const plugged: { pty: Pty, box: SimBox }[] = []
   const close = (): void => {
@@ -47,9 +48,11 @@ export function startSerialSim (options: SerialSimOptions): SerialSim {
     }
   }
   try {
-    for (let index = 0; index < Math.min(count, SIM_BOXES_MAX); index++) {
+    for (let index = 0; index < count; index++) {
       const tid = tids[index] ?? `SIM-${String(index + 1).padStart(4, '0')}`
-      plugged.push(plugIn({ options, tid, profile: faults === undefined ? NO_FAULTS : profileFromSeed(faults + index), audioScale, baudRate, timers, seed: (faults ?? 0) + index, makerKey: options.makerKey ?? keys!.publicKey }))
+      const seed = (faults ?? 0) + index
+      const profile = faults === undefined ? NO_FAULTS : profileFromSeed(seed)
+      plugged.push(plugIn({ options, tid, profile, audioScale, baudRate, timers, seed, makerKey: options.makerKey ?? keys!.publicKey }))
     }
   } catch (error) {
     close()

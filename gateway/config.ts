@@ -11,12 +11,16 @@ export type GatewayConfig = Readonly<{
   mqttsPort: number | null
   websocketPort: number | null
   isoPort: number
+  isoPeersFile: string | null
+  isoTls: { port: number, certFile: string, keyFile: string, caFile: string } | null
   tls: TlsFiles | null
   httpTls: boolean
   masterKeyFile: string | null
   store: string
   broker: string
   fallback: string
+  pubsubKeyFile: string | null
+  pubsubHost: string | null
   spoolBytes: number
   retentionDays: number
   backupKeep: number
@@ -39,7 +43,12 @@ export const SETTINGS: readonly Setting[] = [
   { name: 'SOUNDBOX_MQTT_PORT', fallback: '1883', what: 'MQTT port; 0 = any free one' },
   { name: 'SOUNDBOX_MQTTS_PORT', fallback: '', what: 'MQTT over TLS port; empty = off; needs the TLS files' },
   { name: 'SOUNDBOX_MQTT_WEBSOCKET_PORT', fallback: '', what: 'MQTT over WebSocket port; empty = off' },
-  { name: 'SOUNDBOX_ISO_PORT', fallback: '8583', what: 'ISO 8583 port; 0 = any free one' },
+  { name: 'SOUNDBOX_ISO_PORT', fallback: '8583', what: 'ISO 8583 port; 0 = any free one; opened when the peers file has a peer without TLS' },
+  { name: 'SOUNDBOX_ISO_PEERS_FILE', fallback: '', what: 'JSON of the switches that may connect (gateway/iso8583/README.md); empty = no ISO 8583' },
+  { name: 'SOUNDBOX_ISO_TLS_PORT', fallback: '', what: 'ISO 8583 over mutual TLS port; empty = off; needs the three files below' },
+  { name: 'SOUNDBOX_ISO_TLS_CERT_FILE', fallback: '', what: 'PEM certificate chain that switches see' },
+  { name: 'SOUNDBOX_ISO_TLS_KEY_FILE', fallback: '', what: 'PEM private key of it' },
+  { name: 'SOUNDBOX_ISO_TLS_CA_FILE', fallback: '', what: 'PEM of the authority whose switch certificates are accepted (CN = certificate of the peer)' },
   { name: 'SOUNDBOX_TLS_CERT_FILE', fallback: '', what: 'PEM certificate chain for MQTT over TLS and HTTPS' },
   { name: 'SOUNDBOX_TLS_KEY_FILE', fallback: '', what: 'PEM private key' },
   { name: 'SOUNDBOX_TLS_CA_FILE', fallback: '', what: 'PEM of the authority whose device certificates are accepted (CN = tid)' },
@@ -48,8 +57,9 @@ export const SETTINGS: readonly Setting[] = [
   { name: 'SOUNDBOX_MASTER_KEY_FILE', fallback: '', what: 'file of the master key; default DATA_DIR/master.key, made on first start' },
   { name: 'SOUNDBOX_STORE', fallback: 'sqlite', what: 'sqlite, or postgres://user:password@host/database for several gateways' },
   { name: 'SOUNDBOX_BROKER', fallback: 'embedded', what: 'embedded, or mqtt://user:password@host:1883 or mqtts://… of any MQTT 3.1.1 broker' },
-  { name: 'SOUNDBOX_FALLBACK', fallback: 'spool', what: 'spool, or pubsub://project/topic (PUBSUB_EMULATOR_HOST is honoured)' },
-  { name: 'SOUNDBOX_PUBSUB_KEY_FILE', fallback: '', what: 'service account key of Google Pub/Sub' },
+  { name: 'SOUNDBOX_FALLBACK', fallback: 'spool', what: 'spool, or pubsub://project/topic of Google Pub/Sub, with the spool as second net' },
+  { name: 'SOUNDBOX_PUBSUB_KEY_FILE', fallback: '', what: 'service account key (JSON) of Google Pub/Sub' },
+  { name: 'PUBSUB_EMULATOR_HOST', fallback: '', what: 'host:port of a Pub/Sub emulator; no key is needed then' },
   { name: 'SOUNDBOX_SPOOL_BYTES', fallback: '67108864', what: 'preallocated size of the fallback spool, 1 MiB to 16 GiB' },
   { name: 'SOUNDBOX_RETENTION_DAYS', fallback: '400', what: 'history older than this is removed; 1 to 3650' },
   { name: 'SOUNDBOX_BACKUP_KEEP', fallback: '7', what: 'nightly backups kept; 0 = no backups' },
@@ -92,12 +102,16 @@ export function parseConfig (env: Env): GatewayConfig {
     mqttsPort: optional('SOUNDBOX_MQTTS_PORT') === null ? null : port('SOUNDBOX_MQTTS_PORT'),
     websocketPort: optional('SOUNDBOX_MQTT_WEBSOCKET_PORT') === null ? null : port('SOUNDBOX_MQTT_WEBSOCKET_PORT'),
     isoPort: port('SOUNDBOX_ISO_PORT'),
+    isoPeersFile: optional('SOUNDBOX_ISO_PEERS_FILE'),
+    isoTls: isoTls(optional, port, problems),
     tls: tlsFiles(optional, flag, problems),
     httpTls: flag('SOUNDBOX_HTTP_TLS'),
     masterKeyFile: optional('SOUNDBOX_MASTER_KEY_FILE'),
     store: shape('SOUNDBOX_STORE', /^(?:sqlite|postgres(?:ql)?:\/\/.+)$/, 'sqlite or postgres://…'),
     broker: shape('SOUNDBOX_BROKER', /^(?:embedded|mqtts?:\/\/.+)$/, 'embedded, mqtt://… or mqtts://…'),
-    fallback: shape('SOUNDBOX_FALLBACK', /^(?:spool|pubsub:\/\/[^/]+\/[^/]+)$/, 'spool or pubsub://project/topic'),
+    fallback: shape('SOUNDBOX_FALLBACK', /^(?:spool|pubsub:\/\/[^/]+\/.+)$/, 'spool or pubsub://project/topic'),
+    pubsubKeyFile: optional('SOUNDBOX_PUBSUB_KEY_FILE'),
+    pubsubHost: optional('PUBSUB_EMULATOR_HOST'),
     spoolBytes: whole('SOUNDBOX_SPOOL_BYTES', 1_048_576, 17_179_869_184),
     retentionDays: whole('SOUNDBOX_RETENTION_DAYS', 1, 3650),
     backupKeep: whole('SOUNDBOX_BACKUP_KEEP', 0, 366),
@@ -111,6 +125,7 @@ export function parseConfig (env: Env): GatewayConfig {
     trustProxy: flag('SOUNDBOX_TRUST_PROXY')
   })
   if ((config.httpTls || config.mqttsPort !== null) && config.tls === null) problems.push('SOUNDBOX_TLS_CERT_FILE and SOUNDBOX_TLS_KEY_FILE are needed for TLS')
+  if (config.fallback !== 'spool' && config.pubsubKeyFile === null && config.pubsubHost === null) problems.push('SOUNDBOX_PUBSUB_KEY_FILE is needed for Pub/Sub')
   if (config.summaryMs < config.speakMs) problems.push('SOUNDBOX_SUMMARY_SECONDS must not be below SOUNDBOX_SPEAK_SECONDS')
   if (problems.length > 0) throw new SoundboxError('CONFIG_INVALID', problems.join('; '))
   return config
@@ -120,6 +135,14 @@ export function parseConfig (env: Env): GatewayConfig {
 export function describeConfig (config: GatewayConfig): Record<string, unknown> {
   const hide = (url: string): string => url.replace(/:\/\/[^@/]*@/, '://[secret]@')
   return { ...config, store: hide(config.store), broker: hide(config.broker) }
+}
+
+function isoTls (optional: (name: string) => string | null, port: (name: string) => number, problems: string[]): GatewayConfig['isoTls'] {
+  if (optional('SOUNDBOX_ISO_TLS_PORT') === null) return null
+  const [certFile, keyFile, caFile] = ['SOUNDBOX_ISO_TLS_CERT_FILE', 'SOUNDBOX_ISO_TLS_KEY_FILE', 'SOUNDBOX_ISO_TLS_CA_FILE'].map(optional) as [string | null, string | null, string | null]
+  if (certFile !== null && keyFile !== null && caFile !== null) return { port: port('SOUNDBOX_ISO_TLS_PORT'), certFile, keyFile, caFile }
+  problems.push('SOUNDBOX_ISO_TLS_PORT needs SOUNDBOX_ISO_TLS_CERT_FILE, SOUNDBOX_ISO_TLS_KEY_FILE and SOUNDBOX_ISO_TLS_CA_FILE')
+  return null
 }
 
 function tlsFiles (optional: (name: string) => string | null, flag: (name: string) => boolean, problems: string[]): TlsFiles | null {

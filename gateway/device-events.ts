@@ -30,6 +30,7 @@ export function deviceEvents (deps: DeviceEventDeps): BrokerEvents {
         switch (name) {
           case 'ack': {
             const ack = decodeAck(payload)
+            log.debug({ tid, announcementId: ack.id, result: ack.result }, 'ack of a soundbox')
             return fleet.handleAck(tid, ack) || prompter.handleAck(tid, ack) ? undefined : heart.handleAck(tid, ack)
           }
           case 'hello': {

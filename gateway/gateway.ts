@@ -1,31 +1,43 @@
 // The wiring of one gateway: every part is opened here, from the ground up, and closed in the opposite order.
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
-import { type Log, SoundboxError } from '../protocol/index.js'
+import { type Log, makeTimers, SoundboxError } from '../protocol/index.js'
 import type { Broker, BrokerEvents } from './broker/contract.js'
 import { openEmbeddedBroker } from './broker/embedded.js'
 import { openExternalBroker } from './broker/external.js'
 import type { GatewayConfig } from './config.js'
 import { openDataDir } from './data-dir.js'
 import { deviceEvents } from './device-events.js'
+import type { Fallback } from './fallback/contract.js'
+import { openPubsubFallback, parsePubsubUrl } from './fallback/pubsub.js'
+import { parseServiceAccount } from './fallback/pubsub-rest.js'
 import { openSpool } from './fallback/spool.js'
 import { openDeviceTypes, parseDeviceTypes } from './fleet/device-types.js'
 import { openFleet } from './fleet/fleet.js'
-import { openMetrics } from './http/metrics.js'
+import { type Metrics, openMetrics } from './http/metrics.js'
 import { openHttpServer } from './http/server.js'
+import { openHandlers } from './iso8583/handlers.js'
+import { openIsoMeter } from './iso8583/meter.js'
+import { parsePeers } from './iso8583/peers.js'
+import { type IsoServer, type IsoTls, openIsoServer } from './iso8583/server.js'
+import { simulatedCbs } from './iso8583/simulated-cbs.js'
 import { scheduleCron } from './jobs/cron.js'
 import { drainFallback, houseJobs } from './jobs/house-jobs.js'
 import { startJobs } from './jobs/table.js'
-import { openDirectory } from './store/directory.js'
+import type { Store } from './store/contract.js'
+import { type Directory, openDirectory } from './store/directory.js'
 import { openSqliteStore } from './store/sqlite.js'
-import { openHeart } from './trigger/heart.js'
+import { type Heart, openHeart } from './trigger/heart.js'
 import { openPrompter } from './trigger/prompter.js'
 import { openRateLimit } from './trigger/rate.js'
 
 /** How long the box's `received` is asked for before the connection is ended. */
 const ATTEMPTS_MAX = 4
+const DAY_MS = 86_400_000
+/** India, where a box has no quiet hours that name another zone. */
+const UTC_OFFSET_MINUTES = 330
 
-export type Ports = { http: number, mqtt: number | null, mqtts: number | null, websocket: number | null, iso: number | null }
+export type Ports = { http: number, mqtt: number | null, mqtts: number | null, websocket: number | null, iso: number | null, isoTls: number | null }
 export type Gateway = { ports: Ports, close: () => Promise<void> }
 export type GatewayDeps = { config: GatewayConfig, log: Log, nowMs: () => number, pid: number }
 
@@ -51,7 +63,7 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   const dataDir = opened(openDataDir(config.dataDir, config.masterKeyFile, pid))
   const store = opened(await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
   const directory = await openDirectory({ store, masterKey: dataDir.masterKey, nowMs })
-  const fallback = opened(await openSpool({ dir: dataDir.file('spool'), log, ...spoolSegments(config.spoolBytes) }))
+  const fallback = opened(await openFallback(config, dataDir.file('spool'), log, nowMs))
   const types = openDeviceTypes(config.deviceTypesFile === null ? [] : parseDeviceTypes(readSetting('SOUNDBOX_DEVICE_TYPES_FILE', config.deviceTypesFile)))
   const metrics = openMetrics()
   const parts: { broker?: Broker } = {}
@@ -68,6 +80,8 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   await heart.resume()
   const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: config, nowMs, log })
   const jobs = opened(startJobs(table, { store, schedule: scheduleCron, nowMs, log }))
+  const iso = await openIso({ config, heart, directory, store, metrics, nowMs, log })
+  if (iso !== undefined) opened(iso)
   metrics.addGauges([
     { name: 'soundbox_devices_connected', help: 'soundboxes connected', read: () => broker().stats().connected },
     { name: 'soundbox_pump_waiting', help: 'announcements that wait in memory', read: () => heart.depth().waiting },
@@ -77,24 +91,32 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
     { name: 'soundbox_fallback_depth', help: 'records that wait in the fallback', read: () => fallback.depth() }
   ])
   const status = async (): Promise<object> => ({
-    broker: broker().stats(), store: store.stats(), fallbackDepth: fallback.depth(), pump: heart.depth(), jobs: jobs.report(),
+    broker: broker().stats(), store: store.stats(), fallbackDepth: fallback.depth(), pump: heart.depth(), jobs: jobs.report(), iso: iso?.stats() ?? null,
     banks: directory.banks().length, devices: directory.devices().length
   })
   const http = opened(await openHttpServer({
     host: config.host, port: config.httpPort, socketPath: dataDir.file('gateway.sock'), tls: config.httpTls ? tlsOf(config) : null, trustProxy: config.trustProxy,
     operatorToken: dataDir.operatorToken, log, metrics, more: [], open: [],
-    trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, nowMs },
+    trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, log, nowMs },
     admin: {
       directory, checkType: types.typeOf, onDeviceChanged: fleet.handleChanged, onDeviceBarred: tid => { broker().disconnect(tid) }, presenceOf: fleet.presence.find,
-      sendCommand: (tid, command) => fleet.commands.send(tid, command), say: prompter.say
+      sendCommand: (tid, command) => fleet.commands.send(tid, command), say: prompter.say,
+      totalToday: device => store.totalSince(device.tid, localMidnight(nowMs(), device.quietHours?.utcOffsetMinutes ?? UTC_OFFSET_MINUTES))
     },
     look: { store, feed: heart.feed, status },
     isReady: () => ({ ready: broker().stats().ready, why: broker().stats().ready ? [] : ['the broker cannot be reached'] })
   }))
-  const ports: Ports = { http: http.port, ...broker().ports, iso: null }
+  const ports: Ports = { http: http.port, ...broker().ports, iso: iso?.port ?? null, isoTls: iso?.tlsPort ?? null }
   dataDir.writePorts({ ...ports, pid })
   log.info({ ...ports, dataDir: config.dataDir }, 'gateway ready')
   return ports
+}
+
+async function openFallback (config: GatewayConfig, dir: string, log: Log, nowMs: () => number): Promise<Fallback> {
+  const spool = await openSpool({ dir, log, ...spoolSegments(config.spoolBytes) })
+  if (config.fallback === 'spool') return spool
+  const account = config.pubsubKeyFile === null ? null : parseServiceAccount(readSetting('SOUNDBOX_PUBSUB_KEY_FILE', config.pubsubKeyFile))
+  return openPubsubFallback({ ...parsePubsubUrl(config.fallback), ...(config.pubsubHost === null ? {} : { host: config.pubsubHost }), account, spool, log, nowMs })
 }
 
 async function openBroker (config: GatewayConfig, events: BrokerEvents, log: Log, nowMs: () => number): Promise<Broker> {
@@ -107,6 +129,42 @@ async function openBroker (config: GatewayConfig, events: BrokerEvents, log: Log
   const tls = config.mqttsPort === null ? {} : { tls: { port: config.mqttsPort, ...tlsOf(config), requestClientCert: config.tls?.requestClientCert ?? false } }
   const websocket = config.websocketPort === null ? {} : { websocketPort: config.websocketPort }
   return await openEmbeddedBroker({ host: config.host, mqttPort: config.mqttPort, ...tls, ...websocket, log, nowMs }, events)
+}
+
+type IsoDeps = { config: GatewayConfig, heart: Heart, directory: Directory, store: Store, metrics: Metrics, nowMs: () => number, log: Log }
+
+/** The door for switches, when there is a peers file. */
+async function openIso ({ config, heart, directory, store, metrics, nowMs, log }: IsoDeps): Promise<IsoServer | undefined> {
+  if (config.isoPeersFile === null) return undefined
+  const read = (path: string): string => readText(path, 'SOUNDBOX_ISO_PEERS_FILE, or a file it names,')
+  const handle = openHandlers({
+    directory, store, announce: heart.announce, reverse: heart.reverse, notify: heart.notify, nextSeq: heart.nextSeq, speakMs: config.speakMs, cbs: simulatedCbs(nowMs),
+    meter: metrics.meter, nowMs, log
+  })
+  const tls = config.isoTls === null ? null : isoTlsOf(config.isoTls)
+  const server = await openIsoServer({
+    host: config.host, port: config.isoPort, tls, peers: parsePeers(read(config.isoPeersFile), read), handle, timers: makeTimers(() => performance.now()), nowMs, log,
+    meter: openIsoMeter(metrics.registry),
+    audit: config.logLevel === 'debug' ? ({ lines, ...entry }) => { log.debug({ ...entry, message: lines() }, 'ISO 8583 message') } : undefined
+  })
+  metrics.addGauges([
+    { name: 'soundbox_iso_connections', help: 'switches connected', read: () => server.stats().connections },
+    { name: 'soundbox_iso_in_flight', help: 'requests of switches in work', read: () => server.stats().inFlight }
+  ])
+  return server
+}
+
+function isoTlsOf ({ port, certFile, keyFile, caFile }: NonNullable<GatewayConfig['isoTls']>): IsoTls {
+  const read = (path: string): string => readText(path, 'a file of SOUNDBOX_ISO_TLS_*_FILE')
+  return { port, cert: read(certFile), key: read(keyFile), ca: read(caFile) }
+}
+
+function readText (path: string, what: string): string {
+  try {
+    return readFileSync(path, 'utf8')
+  } catch (cause) {
+    throw new SoundboxError('CONFIG_INVALID', `${what} cannot be read: check path and mode`, { cause })
+  }
 }
 
 function tlsOf (config: GatewayConfig): { cert: Buffer, key: Buffer, ca?: Buffer } {
@@ -128,6 +186,12 @@ function spoolSegments (bytes: number): { segmentBytes: number, segmentsMax: num
 function startTimer (callback: () => void, ms: number): { stop: () => void } {
   const timer = setInterval(callback, ms)
   return { stop: () => { clearInterval(timer) } }
+}
+
+/** Midnight before `nowMs` in the zone of this offset. */
+function localMidnight (nowMs: number, utcOffsetMinutes: number): number {
+  const offsetMs = utcOffsetMinutes * 60_000
+  return Math.floor((nowMs + offsetMs) / DAY_MS) * DAY_MS - offsetMs
 }
 
 function newId (): string {

@@ -54,6 +54,8 @@ export const ERRORS = {
   ISO_TIMEOUT: { status: 504, partner: null, iso: '91', retryable: true, remedy: 'the peer did not answer in time; a financial request is reversed, not repeated' },
   ISO_UNAVAILABLE: { status: 503, partner: null, iso: '91', retryable: true, remedy: 'the peer is not connected or not signed on; try again later' },
   ISO_DUPLICATE_KEY: { status: 409, partner: null, iso: '94', retryable: false, remedy: 'use a new STAN: a request with this correlation key is in flight' },
+  ISO_NOT_SUPPORTED: { status: 400, partner: null, iso: '12', retryable: false, remedy: 'send payments in rupees (DE 3 00, 26, 28), balance 31, mini statement 38, or whole reversals' },
+  ISO_NOT_PERMITTED: { status: 403, partner: null, iso: '58', retryable: false, remedy: 'name the terminal in the profile of this peer, or correct DE 41' },
   // Providers.
   PROVIDER_CONFIG: { status: 500, partner: null, iso: null, retryable: false, remedy: 'correct the settings of this issuer' },
   PROVIDER_AUTH_MISSING: { status: 500, partner: null, iso: null, retryable: false, remedy: 'configure the required auth headers; nothing was sent' },

@@ -28,6 +28,21 @@ export function oneOf<T extends string> (m: Record<string, unknown>, field: stri
   return found
 }
 
+/** The truth value in a field. Throws MESSAGE_INVALID for anything else. */
+export function flag (m: Record<string, unknown>, field: string): boolean {
+  const value = m[field]
+  if (typeof value !== 'boolean') throw invalid(`${field} must be true or false`)
+  return value
+}
+
+/** The list of texts in a field. Throws MESSAGE_INVALID for more than `max`, or one of another shape. */
+export function texts (m: Record<string, unknown>, field: string, shape: RegExp, max: number): readonly string[] {
+  const value = m[field]
+  const isRight = Array.isArray(value) && value.length <= max && value.every(one => typeof one === 'string' && shape.test(one))
+  if (!isRight) throw invalid(`${field} must be a list of at most ${max} texts of the form ${shape.source}`)
+  return value as string[]
+}
+
 /** MESSAGE_INVALID with its reason. */
 export function invalid (why: string): SoundboxError {
   return new SoundboxError('MESSAGE_INVALID', why)

@@ -1,6 +1,6 @@
 // The messages between gateway and soundbox: UTF-8 JSON, times in milliseconds since 1970 (UTC), amounts in minor units as strings.
 // Readers are strict about what they use and blind to what they do not know, so that a newer peer may add fields.
-import { invalid, oneOf, text, WORD, whole } from './fields.js'
+import { flag, invalid, oneOf, text, texts, WORD, whole } from './fields.js'
 import { isLanguage, type Language } from './languages.js'
 import { AMOUNT_MINOR_MAX } from './money.js'
 
@@ -56,6 +56,8 @@ export type Telemetry = {
   battery?: number, charging?: boolean, rssi?: number, network?: string, volume?: number, uptimeS?: number, freeBytes?: number, resetReason?: string
 }
 
+/** Clip packs that a box may report. */
+export const CLIP_PACKS_MAX = 32
 const ID = /^[0-9a-f]{32}$/
 const CURRENCY = /^[A-Z]{3}$/
 
@@ -177,12 +179,11 @@ export function decodeReported (bytes: Uint8Array): Reported {
   const m = decodeMessage(bytes)
   const language = text(m, 'language', WORD)
   if (!isLanguage(language)) throw invalid('reported language is unknown')
-  const packs = m['clipPacks']
   return {
     version: whole(m, 'version', 0, Number.MAX_SAFE_INTEGER),
     volume: whole(m, 'volume', 0, 100),
     language,
-    ...(Array.isArray(packs) ? { clipPacks: packs.filter((pack): pack is string => typeof pack === 'string').slice(0, 32) } : {}),
+    ...(m['clipPacks'] === undefined ? {} : { clipPacks: texts(m, 'clipPacks', WORD, CLIP_PACKS_MAX) }),
     ...(m['firmware'] === undefined ? {} : { firmware: text(m, 'firmware', WORD) })
   }
 }
@@ -192,7 +193,7 @@ export function decodeTelemetry (bytes: Uint8Array): Telemetry {
   const m = decodeMessage(bytes)
   return {
     ...(m['battery'] === undefined ? {} : { battery: whole(m, 'battery', 0, 100) }),
-    ...(typeof m['charging'] === 'boolean' ? { charging: m['charging'] } : {}),
+    ...(m['charging'] === undefined ? {} : { charging: flag(m, 'charging') }),
     ...(m['rssi'] === undefined ? {} : { rssi: whole(m, 'rssi', -200, 0) }),
     ...(m['network'] === undefined ? {} : { network: text(m, 'network', WORD) }),
     ...(m['volume'] === undefined ? {} : { volume: whole(m, 'volume', 0, 100) }),

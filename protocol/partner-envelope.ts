@@ -22,7 +22,7 @@ const EPOCH_MILLISECONDS = /^\d{13}$/
 const MARK_HEX_DIGITS = 32
 
 export type EnvelopeKey = { profile: Exclude<CipherProfile, 'none'>, key: Buffer, passKey: string }
-/** `mark`: 32 hex digits that name these encrypted bytes whatever their base64 spelling or IV; see `markOf`. */
+/** `mark`: 32 hex digits that name these encrypted bytes whatever their base64 spelling, IV or tail; see `markOf`. */
 export type Opened = { value: Record<string, unknown>, mark: string }
 
 /** The bytes of a base64 text; white space inside is allowed, any other foreign character or wrong padding gives undefined. */
@@ -53,17 +53,15 @@ export function sealEnvelope (how: EnvelopeKey, text: string, iv?: Buffer): stri
 /** The JSON object inside, or undefined for every fault alike. */
 export function openEnvelope (how: EnvelopeKey, text: string): Opened | undefined {
   const bytes = decodeBase64(text)
-  if (bytes === undefined) return undefined
-  const plain = how.profile === 'aes-256-cbc' ? openCbc(how.key, bytes) : openGcm(how, bytes)
-  const value = plain === undefined ? undefined : parseObject(plain)
-  return value === undefined ? undefined : { value, mark: markOf(how.profile, bytes) }
+  const plain = bytes === undefined ? undefined : openBytes(how, bytes)
+  const value = plain === undefined ? undefined : parseObject(plain.toString('utf8'))
+  return bytes === undefined || plain === undefined || value === undefined ? undefined : { value, mark: markOf(how.profile, bytes, plain.length) }
 }
 
 /** The text inside, trimmed after its last brace as the vendor does, or undefined. */
 export function openEnvelopeText (how: EnvelopeKey, text: string): string | undefined {
   const bytes = decodeBase64(text)
-  if (bytes === undefined) return undefined
-  return how.profile === 'aes-256-cbc' ? openCbc(how.key, bytes) : openGcm(how, bytes)
+  return bytes === undefined ? undefined : openBytes(how, bytes)?.toString('utf8')
 }
 
 /** A JSON object of a text that may carry rubbish after its last `}` or `]`, or undefined. */
@@ -90,33 +88,40 @@ export function markOfText (text: string): string {
 }
 
 /**
- * What names an encrypted text for replay checks. For CBC the IV is left out: whoever flips bits of the IV changes the first block of
- * the plain text without being noticed, and must not get a fresh mark for it.
+ * What names an encrypted text for replay checks. For CBC it is the one block that holds the last brace. Its bytes depend on all before
+ * it and on the IV, so no two requests share it; and whoever wants to keep the end of a message must keep this block, while bits of the
+ * IV may be flipped, blocks hung on behind (the text is trimmed) or cut off in front without anybody noticing. None of that may give a
+ * fresh mark.
  */
-function markOf (profile: EnvelopeKey['profile'], bytes: Buffer): string {
-  const named = profile === 'aes-256-cbc' ? bytes.subarray(IV_BYTES) : bytes
+function markOf (profile: EnvelopeKey['profile'], bytes: Buffer, plainBytes: number): string {
+  const last = IV_BYTES + Math.floor((plainBytes - 1) / BLOCK_BYTES) * BLOCK_BYTES
+  const named = profile === 'aes-256-cbc' ? bytes.subarray(last, last + BLOCK_BYTES) : bytes
   return createHash('sha256').update(named).digest('hex').slice(0, MARK_HEX_DIGITS)
 }
 
-function openCbc (key: Buffer, bytes: Buffer): string | undefined {
+/** The plain bytes up to their last brace (no byte of a longer UTF-8 character looks like one), or undefined. */
+function openBytes (how: EnvelopeKey, bytes: Buffer): Buffer | undefined {
+  const plain = how.profile === 'aes-256-cbc' ? openCbc(how.key, bytes) : openGcm(how, bytes)
+  return plain?.subarray(0, Math.max(plain.lastIndexOf('}'), plain.lastIndexOf(']')) + 1)
+}
+
+function openCbc (key: Buffer, bytes: Buffer): Buffer | undefined {
   if (bytes.length < IV_BYTES + BLOCK_BYTES || bytes.length % BLOCK_BYTES !== 0) return undefined
   try {
     const decipher = createDecipheriv('aes-256-cbc', key, bytes.subarray(0, IV_BYTES))
-    const head = decipher.update(bytes.subarray(IV_BYTES), undefined, 'utf8')
-    return head + decipher.final('utf8')
+    return Buffer.concat([decipher.update(bytes.subarray(IV_BYTES)), decipher.final()])
   } catch {
     return undefined
   }
 }
 
-function openGcm (how: EnvelopeKey, bytes: Buffer): string | undefined {
+function openGcm (how: EnvelopeKey, bytes: Buffer): Buffer | undefined {
   if (bytes.length < NONCE_BYTES + TAG_BYTES) return undefined
   try {
     const decipher = createDecipheriv('aes-256-gcm', how.key, bytes.subarray(0, NONCE_BYTES), { authTagLength: TAG_BYTES })
     decipher.setAAD(Buffer.from(how.passKey, 'utf8'))
     decipher.setAuthTag(bytes.subarray(bytes.length - TAG_BYTES))
-    const head = decipher.update(bytes.subarray(NONCE_BYTES, bytes.length - TAG_BYTES), undefined, 'utf8')
-    return head + decipher.final('utf8')
+    return Buffer.concat([decipher.update(bytes.subarray(NONCE_BYTES, bytes.length - TAG_BYTES)), decipher.final()])
   } catch {
     return undefined
   }

@@ -70,7 +70,9 @@ function addBoxCommands (device: Command, { client, output }: Context): void {
     .action(async (tid: string, volume: string) => { output().one(await client().call('PATCH', path(tid, ''), { volume: wholeNumber(volume, 'volume') })) })
   device.command('language').description('set the language').argument('<tid>').argument('<name>')
     .action(async (tid: string, language: string) => { output().one(await client().call('PATCH', path(tid, ''), { language })) })
-  const commands = { replay: 'repeat the last payment', reboot: 'start the box anew', locate: 'let the box be found by ear', 'collect-log': 'fetch the last lines of its log', 'day-total': 'say the count and total of the day' }
+  device.command('day-total').description('say the count and total of the day').argument('<tid>')
+    .action(async (tid: string) => { output().one(await client().call('POST', path(tid, '/say'), { dayTotal: true })) })
+  const commands = { replay: 'repeat the last payment', reboot: 'start the box anew', locate: 'let the box be found by ear', 'collect-log': 'fetch the last lines of its log' }
   for (const [name, what] of Object.entries(commands)) {
     device.command(name).description(what).argument('<tid>').action(async (tid: string) => { output().one(await client().call('POST', path(tid, '/commands'), { name })) })
   }

@@ -9,8 +9,10 @@ import { SoundboxError } from '../../protocol/index.js'
 import type { BankSecrets } from '../store/directory.js'
 import { addAdminCommands, type Context } from './admin-commands.js'
 import { curlLines, postTrigger, prepareTrigger } from './bank-client.js'
+import { addFieldCommands } from './field-commands.js'
 import { findTarget, openClient, type TargetOptions } from './client.js'
 import { runDemo } from './demo.js'
+import { addIsoCommands } from './iso.js'
 import { describeFailure, EXIT, openOutput } from './output.js'
 
 const DIST = join(dirname(fileURLToPath(import.meta.url)), '..', '..')
@@ -36,6 +38,10 @@ addProcessCommand('agent', 'start a device agent; --help lists its settings', 'd
 addSimCommand()
 addTriggerCommand()
 addAdminCommands(program, context)
+addFieldCommands(program, {
+  ...context, dist: DIST, env: process.env, dataDir: () => program.opts<TargetOptions>().dataDir ?? process.env['SOUNDBOX_DATA_DIR'] ?? 'data', runProgram: become
+})
+addIsoCommands(program, context)
 program.command('demo').description('start everything, post one trigger, hear two soundboxes (make run)')
   .action(async () => { process.exitCode = await runDemo({ dist: DIST, env: process.env, write: text => { process.stdout.write(text) } }) })
 for (const command of allCommands(program)) command.option('--json', 'one JSON object a line, for scripts')
@@ -60,7 +66,8 @@ function addSimCommand (): void {
     .allowUnknownOption().allowExcessArguments().helpOption(false)
     .action(async (_options: unknown, command: Command) => {
       const [first, ...rest] = command.args
-      if (first === 'serial' || first === 'mqtt') await become('firmware-sim/main.js', [first, ...rest])
+      if (first === 'iso') await become('firmware-sim/iso/main.js', isJson() && !rest.includes('--json') ? [...rest, '--json'] : rest)
+      else if (first === 'serial' || first === 'mqtt') await become('firmware-sim/main.js', [first, ...rest])
       else await become('firmware-sim/main.js', ['mqtt', ...command.args])
     })
 }
@@ -112,5 +119,5 @@ function readBank (path: string): BankSecrets {
 }
 
 function allCommands (command: Command): Command[] {
-  return command.commands.flatMap(child => child.commands.length > 0 ? allCommands(child) : [child]).filter(child => !['gateway', 'agent', 'sim'].includes(child.name()))
+  return command.commands.flatMap(child => child.commands.length > 0 ? allCommands(child) : [child]).filter(child => !['gateway', 'agent', 'sim', 'serial'].includes(child.name()))
 }

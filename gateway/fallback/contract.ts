@@ -14,9 +14,13 @@ export type Fallback = {
   append: (record: FallbackRecord) => Promise<void>
   /** A payment that waits here undrained, for the duplicate check while the store is away. */
   findPayment: (bankId: string, transactionId: string) => { payment: Payment, deliveries: readonly NewDelivery[] } | undefined
-  /** Applies waiting records in order; stops at the first that `apply` rejects with a retryable error; sets aside what can never be applied. */
+  /**
+   * Applies waiting records in order; stops at the first that `apply` rejects with a retryable error (or one that is not ours); sets
+   * aside what can never be applied. Records go in groups: the payments of a group first and at once, then the rest one by one,
+   * neighbouring changes as one record. Two drains at once are one. Rejects when the fallback itself fails.
+   */
   drain: (apply: (record: FallbackRecord) => Promise<void>) => Promise<DrainReport>
-  /** Records that wait. */
+  /** Records that wait, as far as this gateway knows: what other gateways left in Pub/Sub is known to a drain only. */
   depth: () => number
   close: () => Promise<void>
 }

@@ -6,7 +6,7 @@ import { isSoundboxError, type Log, SoundboxError } from '../../protocol/index.j
 import type { DrainReport, FallbackRecord } from './contract.js'
 import { type Apply, applyGroup } from './drain.js'
 import { createPubsubRest, PUBSUB_HOST, type PubsubRest, type PulledMessage, type ServiceAccount } from './pubsub-rest.js'
-import { decodeFallbackRecord, encodeFallbackRecord, keyOfRecord, partsOf, paymentKey } from './records.js'
+import { createPaymentMemory, decodeFallbackRecord, encodeFallbackRecord, partsOf, type PaymentMemory, paymentKey } from './records.js'
 import type { Spool } from './spool.js'
 
 const ORDERING_KEY = 'soundbox'
@@ -39,9 +39,8 @@ export type PubsubFallbackSettings = {
   nowMs: () => number
 }
 
-type PaymentRecord = Extract<FallbackRecord, { kind: 'payment' }>
 type Waiting = { record: FallbackRecord, data: Buffer, resolve: () => void, reject: (error: unknown) => void }
-type Shell = { rest: PubsubRest, spool: Spool, log: Log, nowMs: () => number, remembered: Map<string, PaymentRecord>, published: number, brokenUntilMs: number, ready: boolean }
+type Shell = { rest: PubsubRest, spool: Spool, log: Log, nowMs: () => number, remembered: PaymentMemory, published: number, brokenUntilMs: number, ready: boolean }
 
 /** Project and topic of `pubsub://project/topic`, optionally `?subscription=name`. Throws CONFIG_INVALID. */
 export function parsePubsubUrl (text: string): { project: string, topic: string, subscription: string } {
@@ -59,7 +58,7 @@ export function openPubsubFallback (settings: PubsubFallbackSettings): Spool {
   const rest = createPubsubRest({
     host: settings.host ?? PUBSUB_HOST, project, topic, subscription: settings.subscription ?? `${topic}-gateway`, account: settings.account, nowMs
   })
-  const shell: Shell = { rest, spool, log, nowMs, remembered: new Map(), published: 0, brokenUntilMs: 0, ready: false }
+  const shell: Shell = { rest, spool, log, nowMs, remembered: createPaymentMemory(REMEMBERED_MAX), published: 0, brokenUntilMs: 0, ready: false }
   const appender = createPublisher(shell)
   let draining: Promise<DrainReport> | undefined
   let closed = false
@@ -69,7 +68,7 @@ export function openPubsubFallback (settings: PubsubFallbackSettings): Spool {
       await Promise.all(partsOf(record).map(appender.append))
     },
     findPayment: (bankId, transactionId) => {
-      const found = shell.remembered.get(paymentKey({ bankId, transactionId }))
+      const found = shell.remembered.find(paymentKey({ bankId, transactionId }))
       return found === undefined ? spool.findPayment(bankId, transactionId) : { payment: found.payment, deliveries: found.deliveries }
     },
     drain: apply => {
@@ -104,7 +103,7 @@ function createPublisher (shell: Shell): { append: (record: FallbackRecord) => P
     append: async record => {
       const data = encodeFallbackRecord(record)
       if (queue.length >= PUBLISH_QUEUE_MAX) return await shell.spool.append(record)
-      remember(shell, record)
+      shell.remembered.add(record)
       const done = new Promise<void>((resolve, reject) => { queue.push({ record, data, resolve, reject }) })
       working ??= work()
       await done
@@ -129,7 +128,7 @@ async function publishOrSpool (shell: Shell, batch: readonly Waiting[]): Promise
     return
   }
   await Promise.all(batch.map(async ({ record, resolve, reject }) => {
-    forget(shell, record)
+    shell.remembered.drop(record)
     await shell.spool.append(record).then(resolve, reject)
   }))
 }
@@ -147,18 +146,6 @@ async function tryPubsub (shell: Shell, work: () => Promise<void>): Promise<bool
     shell.log.warn({ err, pauseMs: PUBSUB_PAUSE_MS }, 'Pub/Sub failed, records go to the spool')
     return false
   }
-}
-
-function remember ({ remembered }: Shell, record: FallbackRecord): void {
-  const key = keyOfRecord(record)
-  if (key === null || remembered.has(key)) return
-  remembered.set(key, record as PaymentRecord)
-  if (remembered.size > REMEMBERED_MAX) remembered.delete(remembered.keys().next().value as string)
-}
-
-function forget ({ remembered }: Shell, record: FallbackRecord): void {
-  const key = keyOfRecord(record)
-  if (key !== null) remembered.delete(key)
 }
 
 /** Pub/Sub first: what the spool holds came later. A Pub/Sub that fails does not keep the spool from draining. */
@@ -194,7 +181,7 @@ async function drainMessages (shell: Shell, messages: readonly PulledMessage[], 
       await shell.spool.setAside(verdict.code, record ?? messages[index]!.data)
       report.setAside += 1
     }
-    if (record !== undefined) forget(shell, record)
+    if (record !== undefined) shell.remembered.drop(record)
     done.push(messages[index]!.ackId)
   }
   shell.published = Math.max(0, shell.published - done.length)

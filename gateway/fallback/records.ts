@@ -41,3 +41,23 @@ export function paymentKey ({ bankId, transactionId }: { bankId: string, transac
 export function keyOfRecord (record: FallbackRecord): string | null {
   return record.kind === 'payment' ? paymentKey(record.payment) : null
 }
+
+export type PaymentRecord = Extract<FallbackRecord, { kind: 'payment' }>
+export type PaymentMemory = { add: (record: FallbackRecord) => void, drop: (record: FallbackRecord) => void, clear: () => void, find: (key: string) => PaymentRecord | undefined }
+
+/** Payments by name, at most `max`: the oldest is forgotten for the next. The first of a name stays. */
+export function createPaymentMemory (max: number): PaymentMemory {
+  const held = new Map<string, PaymentRecord>()
+  return {
+    add (record) {
+      if (record.kind !== 'payment' || held.has(paymentKey(record.payment))) return
+      if (held.size >= max) held.delete(held.keys().next().value as string)
+      held.set(paymentKey(record.payment), record)
+    },
+    drop (record) {
+      if (record.kind === 'payment') held.delete(paymentKey(record.payment))
+    },
+    clear: () => { held.clear() },
+    find: key => held.get(key)
+  }
+}

@@ -5,7 +5,7 @@ import { type Log, SoundboxError } from '../../protocol/index.js'
 import type { NewDelivery, Payment } from '../store/contract.js'
 import type { DrainReport, Fallback, FallbackRecord } from './contract.js'
 import { type Apply, applyGroup } from './drain.js'
-import { decodeFallbackRecord, encodeFallbackRecord, keyOfRecord, partsOf, paymentKey } from './records.js'
+import { decodeFallbackRecord, encodeFallbackRecord, keyOfRecord, partsOf, type PaymentRecord, paymentKey } from './records.js'
 import { decodeRecord, encodeRecord, HEADER_BYTES, recordBytes, scanSegment } from './spool-format.js'
 import { openSpoolFiles, type Segment, type SpoolFiles, writeAll } from './spool-segments.js'
 
@@ -20,7 +20,6 @@ const GROUP_RECORDS_MAX = 256
 const GROUP_BYTES_MAX = 1024 * 1024
 
 export type SpoolSettings = { dir: string, log: Log, segmentBytes?: number, segmentsReady?: number, segmentsMax?: number }
-type PaymentRecord = Extract<FallbackRecord, { kind: 'payment' }>
 /** `setAside` keeps what can never be applied in a file for a person to look at: why, and the record or its bytes. */
 export type Spool = Fallback & { setAside: (reason: string, what: FallbackRecord | Buffer) => Promise<void> }
 /** One record on disk. `key` names its payment. */

@@ -44,13 +44,15 @@ const CommandBody = Type.Object({
   name: Text('replay, test, reboot, locate, display-qr, clear-display, collect-log, volume, language, day-total', 32),
   args: Type.Optional(Type.Record(Type.String({ maxLength: 32 }), Type.Union([Type.String({ maxLength: 512 }), Type.Number(), Type.Boolean()])))
 }, { additionalProperties: false, examples: [{ name: 'replay' }] })
-const SayBody = Type.Object({ code: Type.Optional(Type.Integer({ minimum: 0, maximum: 999_999, description: 'six digits, spoken one by one' })) }, { additionalProperties: false })
+const SayBody = Type.Object({
+  code: Type.Optional(Type.Integer({ minimum: 0, maximum: 999_999, description: 'six digits, spoken one by one' })), dayTotal: Type.Optional(Type.Boolean())
+}, { additionalProperties: false })
 const OVERLAP_SECONDS = 86_400
 
 export type AdminDeps = {
   directory: Directory
   /** Throws DEVICE_TYPE_INVALID. */
-  checkType: (type: string) => void
+  checkType: (type: string) => { type: string }
   /** Told after a change, so that the box is told. */
   onDeviceChanged: (tid: string) => void
   /** Told when a box may no longer connect as it is. */
@@ -61,6 +63,8 @@ export type AdminDeps = {
   sendCommand: (tid: string, command: { name: string, args: Record<string, string | number | boolean> }) => Promise<object>
   /** Lets the box say a test phrase or a code, and waits for its word. Throws DEVICE_OFFLINE. */
   say: (device: Device, what: Saying) => Promise<Said>
+  /** Payments of this box since its local midnight. */
+  totalToday: (device: Device) => Promise<{ count: number, amountMinor: number }>
 }
 export type DevicePresence = { online: boolean, sinceMs: number | null, seenAt: number | null, address?: string | null, takeovers: number, telemetry?: object, reported?: object, hello?: object }
 
@@ -128,16 +132,23 @@ function deviceRoutes (app: FastifyInstance, deps: AdminDeps): void {
     const { name, args } = request.body as Static<typeof CommandBody>
     return await deps.sendCommand(tid, { name, args: args ?? {} })
   })
-  app.post('/devices/:tid/say', { schema: { tags: ['devices'], summary: 'Say a test phrase, or a code that proves which box this is; answers when the box has spoken', body: SayBody } }, async request => {
+  const saying = { tags: ['devices'], summary: 'Say a test phrase, a code that proves which box this is, or the day\'s total; answers when the box has spoken', body: SayBody }
+  app.post('/devices/:tid/say', { schema: saying }, async request => {
     const device = needDevice(directory, param(request.params, 'tid'))
-    const { code } = request.body as Static<typeof SayBody>
-    return { tid: device.tid, ...await deps.say(device, code === undefined ? { kind: 'test' } : { kind: 'prompt', prompt: 'code', count: code, amountMinor: 0 }) }
+    return { tid: device.tid, ...await deps.say(device, await sayingOf(deps, device, request.body as Static<typeof SayBody>)) }
   })
   app.post('/devices/:tid/rekey', { schema: { tags: ['devices'], summary: 'New MQTT password and signing key; shown once' } }, async request => {
     const secrets = await directory.rekeyDevice(param(request.params, 'tid'))
     deps.onDeviceBarred(secrets.tid)
     return secrets
   })
+}
+
+async function sayingOf (deps: AdminDeps, device: Device, { code, dayTotal }: Static<typeof SayBody>): Promise<Saying> {
+  if (code !== undefined) return { kind: 'prompt', prompt: 'code', count: code, amountMinor: 0 }
+  if (dayTotal !== true) return { kind: 'test' }
+  const total = await deps.totalToday(device)
+  return { kind: 'prompt', prompt: 'day-total', ...total }
 }
 
 /** Drops undefined members, as exactOptionalPropertyTypes wants. */

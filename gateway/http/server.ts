@@ -12,15 +12,17 @@ import type { AddressInfo, Socket } from 'node:net'
 import { ERRORS, isSameSecret, isSoundboxError, type Log, SoundboxError } from '../../protocol/index.js'
 import { type AdminDeps, adminRoutes } from './admin-routes.js'
 import { type LookDeps, lookRoutes } from './look-routes.js'
+import { bankRoutes } from './bank-routes.js'
 import type { Metrics } from './metrics.js'
+import { overloadedAnswer } from './trigger-answer.js'
 import { BODY_BYTES_MAX, type TriggerRouteDeps, triggerRoutes } from './trigger-routes.js'
 
 /** A request must be whole within this; a slow sender holds a socket, nothing else. */
 export const REQUEST_TIMEOUT_MS = 10_000
 export const CONNECTION_TIMEOUT_MS = 65_000
 export const KEEP_ALIVE_TIMEOUT_MS = 60_000
-/** An event loop this late cannot keep the promise of a quick answer: 503 until it recovers. */
-export const LOOP_DELAY_MS_MAX = 1000
+/** An event loop this late cannot keep the promise of a quick answer: triggers get 503 until it recovers. */
+export const LOOP_DELAY_MS_MAX = 2000
 /** A stop waits so long for requests under way. */
 export const STOP_TIMEOUT_MS = 10_000
 const TRACE_ID = /^[\w-]{8,64}$/
@@ -57,7 +59,13 @@ export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
   app.setErrorHandler((error, request, reply) => sendProblem(deps.log, error, request, reply))
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'NOT_FOUND', message: 'there is no such path; /docs lists them' }))
   await registerBasics(app, deps)
-  await app.register(async scope => { await triggerRoutes(scope, deps.trigger) })
+  await app.register(async scope => {
+    await scope.register(underPressure, { maxEventLoopDelay: LOOP_DELAY_MS_MAX, exposeStatusRoute: false, pressureHandler: (_request, reply) => { sendOverloaded(reply) } })
+    await triggerRoutes(scope, deps.trigger)
+  })
+  await app.register(async scope => {
+    await bankRoutes(scope, { ...deps.trigger, checkType: deps.admin.checkType, onDeviceChanged: deps.admin.onDeviceChanged })
+  })
   await app.register(async scope => {
     scope.addHook('onRequest', async request => { requireOperator(request, deps.operatorToken, trusted) })
     await adminRoutes(scope, deps.admin)
@@ -69,12 +77,6 @@ export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
 }
 
 async function registerBasics (app: FastifyInstance, deps: HttpDeps): Promise<void> {
-  await app.register(underPressure, {
-    maxEventLoopDelay: LOOP_DELAY_MS_MAX, exposeStatusRoute: false,
-    pressureHandler (request) {
-      if (!/^\/(?:metrics|healthz)$/.test(request.url)) throw new SoundboxError('OVERLOADED', 'The gateway is busy')
-    }
-  })
   await app.register(swagger, { openapi: { info: { title: 'Soundbox gateway', version: '1', description: 'Bank triggers, administration and history.' } } })
   await app.register(swaggerUi, { routePrefix: '/docs' })
   await app.register(helmet, { global: false })
@@ -136,6 +138,11 @@ function requireOperator (request: FastifyRequest, token: string, trusted: WeakS
   if (trusted.has(request.raw.socket)) return
   const given = /^Bearer (\S+)$/.exec(request.headers.authorization ?? '')?.[1] ?? ''
   if (!isSameSecret(given, token)) throw new SoundboxError('UNAUTHORIZED', 'a live operator token is needed')
+}
+
+function sendOverloaded (reply: FastifyReply): void {
+  const { status, body, headers } = overloadedAnswer()
+  void reply.code(status).headers({ 'content-type': 'application/json; charset=utf-8', ...headers }).send(body)
 }
 
 /** The one place where an error becomes an HTTP answer outside the trigger API. */

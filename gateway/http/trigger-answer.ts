@@ -32,9 +32,15 @@ function success (bank: Bank, key: BankKey, announced: Announced): TriggerAnswer
     tr_id: payment.transactionId, merchant_vpa: payment.merchant, serial_number: announced.tids, txn_amount: formatAmount(payment.amountMinor), currency: payment.currency,
     status: payment.status, announcement_id: announced.announcementId, accepted_at: new Date(payment.acceptedAt).toISOString()
   }
-  const plain = JSON.stringify({ status: statusOf(bank, 0), message: 'success', statusDesc: 'Message successfully sent', data })
-  const body = bank.profile === 'none' ? plain : JSON.stringify({ ResponseData: sealEnvelope({ profile: bank.profile, key: key.payloadKey, passKey: bank.passKey }, plain) })
+  const body = sealAnswer(bank, key, { status: statusOf(bank, 0), message: 'success', statusDesc: 'Message successfully sent', data })
   return { status: 200, body, code: announced.repeated ? 'REPEAT' : 'OK', headers: announced.repeated ? { 'x-served-from-cache': 'true' } : {} }
+}
+
+/** The body of a success for this bank: encrypted, unless it is a plaintext one. */
+export function sealAnswer (bank: Bank, key: BankKey, answer: object): string {
+  const plain = JSON.stringify(answer)
+  if (bank.profile === 'none') return plain
+  return JSON.stringify({ ResponseData: sealEnvelope({ profile: bank.profile, key: key.payloadKey, passKey: bank.passKey }, plain) })
 }
 
 function refusal (bank: Bank | undefined, error: unknown, headers: Readonly<Record<string, string>>): TriggerAnswer {
@@ -46,6 +52,7 @@ function refusal (bank: Bank | undefined, error: unknown, headers: Readonly<Reco
   return { status: row.status, body: JSON.stringify(body), code, headers }
 }
 
-function statusOf (bank: Bank | undefined, status: 0 | 1): string | number {
+/** "0" and "1" as the vendor has them, or numbers where the bank's profile asks for it. */
+export function statusOf (bank: Bank | undefined, status: 0 | 1): string | number {
   return bank?.numericStatus === true ? status : String(status)
 }

@@ -1,10 +1,11 @@
 // The two paths of the bank trigger API. The body is taken as text, whatever its content type says, so that a request with a broken
 // body costs and tells the same as one with wrong keys.
 import type {} from '@fastify/swagger'
+import type { Log } from '../../protocol/index.js'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { Type } from 'typebox'
 import type { Meter } from '../trigger/meter.js'
-import { handleTrigger, type TriggerDeps } from '../trigger/handle-trigger.js'
+import { type BankRequest, handleTrigger, type TriggerDeps, type TriggerOutcome } from '../trigger/handle-trigger.js'
 import { overloadedAnswer, triggerAnswer, type TriggerAnswer } from './trigger-answer.js'
 
 /** Triggers looked at at once; beyond, the answer is 503 at once and nothing is recorded. */
@@ -32,21 +33,24 @@ const SCHEMA = {
 
 const NOT_POST: TriggerAnswer = { status: 405, body: '{"ResponseData":"Invalid Request"}', code: 'METHOD_NOT_ALLOWED', headers: {} }
 
-export type TriggerRouteDeps = TriggerDeps & { meter: Meter }
+export type TriggerRouteDeps = TriggerDeps & { meter: Meter, log: Log }
 
 /** Registers both paths; encapsulated, so that its body parser is nobody else's. */
 export async function triggerRoutes (app: FastifyInstance, deps: TriggerRouteDeps): Promise<void> {
-  app.removeAllContentTypeParsers()
-  app.addContentTypeParser('*', { parseAs: 'string', bodyLimit: BODY_BYTES_MAX }, (_request, body, done) => { done(null, body) })
+  takeBodiesAsText(app)
   let inFlight = 0
   const handle = async (request: FastifyRequest, reply: FastifyReply): Promise<FastifyReply> => {
     if (inFlight >= TRIGGERS_IN_FLIGHT_MAX) return send(deps, reply, overloadedAnswer())
     inFlight++
     try {
       const startedAt = deps.nowMs()
-      const answer = triggerAnswer(await handleTrigger(deps, requestOf(request)))
-      deps.meter.stage('answered', deps.nowMs() - startedAt)
-      return send(deps, reply, answer)
+      const outcome = await handleTrigger(deps, requestOf(request))
+      const answer = triggerAnswer(outcome)
+      const ms = deps.nowMs() - startedAt
+      deps.meter.stage('answered', ms)
+      deps.log.info({ traceId: request.id, ...outcomeFields(outcome), code: answer.code, ms }, 'trigger answered')
+      if (outcome.kind === 'refused' && answer.code === 'SERVER_FAULT') deps.log.error({ err: outcome.error, traceId: request.id }, 'trigger failed')
+      return send(deps, reply.header('x-trace-id', request.id), answer)
     } finally {
       inFlight--
     }
@@ -58,7 +62,20 @@ export async function triggerRoutes (app: FastifyInstance, deps: TriggerRouteDep
   }
 }
 
-function requestOf (request: FastifyRequest): Parameters<typeof handleTrigger>[1] {
+/** In this scope a body is text, whatever its content type says. */
+export function takeBodiesAsText (app: FastifyInstance): void {
+  app.removeAllContentTypeParsers()
+  app.addContentTypeParser('*', { parseAs: 'string', bodyLimit: BODY_BYTES_MAX }, (_request, body, done) => { done(null, body) })
+}
+
+/** What the log may say of a trigger: ids of ours, never what the bank sent. The announcement id goes on through store, MQTT and ack. */
+function outcomeFields (outcome: TriggerOutcome): object {
+  if (outcome.kind === 'announced') return { bankId: outcome.bank.id, announcementId: outcome.announced.announcementId }
+  return outcome.kind === 'wait' || outcome.bank === undefined ? {} : { bankId: outcome.bank.id }
+}
+
+/** A bank's call as the heart takes it. */
+export function requestOf (request: FastifyRequest): BankRequest {
   const { base } = request.params as { base?: string }
   return {
     base: base ?? null,
@@ -66,7 +83,7 @@ function requestOf (request: FastifyRequest): Parameters<typeof handleTrigger>[1
     headers: {
       passKey: header(request, 'pass_key'), headerSecrets: header(request, 'header_secrets'), clientId: header(request, 'client_id'), clientSecret: header(request, 'client_secret')
     },
-    body: typeof request.body === 'string' ? request.body : ''
+    body: request.method === 'GET' ? null : typeof request.body === 'string' ? request.body : ''
   }
 }
 

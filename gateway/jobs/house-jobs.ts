@@ -67,9 +67,8 @@ async function inBatches (step: () => Promise<number>): Promise<number> {
   return total
 }
 
-/** Drains the fallback into the store, if anything waits there. */
+/** Drains the fallback into the store. Its depth may be 0 while records of other nodes wait, so it is always asked. */
 export async function drainFallback ({ store, fallback, log }: Pick<HouseDeps, 'store' | 'fallback' | 'log'>): Promise<void> {
-  if (fallback.depth() === 0) return
   const { drained, left, setAside } = await fallback.drain(record => applyRecord(store, record)).catch((error: unknown) => {
     if (isSoundboxError(error, 'STORE_FAILED')) return { drained: 0, left: fallback.depth(), setAside: 0 }
     throw error

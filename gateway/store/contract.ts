@@ -119,6 +119,9 @@ export type DirectoryRows = { banks: BankRow[], keys: BankKeyRow[], devices: Dev
 /** A replay mark: 16 bytes as 32 hex digits. `owner` tells whose second use is allowed ('' = nobody's). */
 export type ReplayMark = { mark: string, owner: string, expiresAt: number }
 
+/** A reversal of ours that a peer has not acknowledged yet. One for each (peer, reference). */
+export type OutgoingReversal = { peer: string, reference: string, message: { mti: string, fields: Record<string, string> }, createdAt: number }
+
 /** `takeover`: this connection pushed out another of the same device; counted. Objects replace what was known, absent ones keep it. */
 export type DeviceSeen = { tid: string, at: number, online: boolean, takeover?: boolean, hello?: object, reported?: object, telemetry?: object }
 export type DeviceState = Omit<DeviceSeen, 'takeover'> & { onlineSince: number | null, takeovers: number }
@@ -145,6 +148,14 @@ export type Store = {
   queryHistory: (query: HistoryQuery) => Promise<HistoryPage>
   /** Count and total of successful, not reversed payments of a device since a time: the day total. */
   totalSince: (tid: string, since: number) => Promise<{ count: number, amountMinor: number }>
+
+  /** Transaction ids of a bank that begin so, in order, at most `limit`. */
+  findTransactions: (bankId: string, prefix: string, limit: number) => Promise<readonly string[]>
+  /** Once for each (peer, reference): the first stays. */
+  saveReversal: (reversal: OutgoingReversal) => Promise<void>
+  removeReversal: (peer: string, reference: string) => Promise<void>
+  /** Oldest first. */
+  waitingReversals: (peer: string, limit: number) => Promise<readonly OutgoingReversal[]>
 
   loadDirectory: () => Promise<DirectoryRows>
   saveBank: (bank: BankRow) => Promise<void>

@@ -1,5 +1,8 @@
 // Folds many changes of deliveries into one change a delivery: what a database then needs is one UPDATE a row. Pure.
-import { DELIVERY_STATES, type DeliveryChange, isFinal } from './contract.js'
+import { DELIVERY_STATES, type DeliveryChange, type DeliveryState, isFinal } from './contract.js'
+
+/** The numbers that stand for states on disk, so that "forward" is "greater" and "open" is "< 3": the order of DELIVERY_STATES is frozen. */
+export const STATE_CODES = Object.fromEntries(DELIVERY_STATES.map((state, code) => [state, code])) as Record<DeliveryState, number>
 
 /** All that is known at once: the furthest state, and the first time each state was told. Details come with a final state only. */
 export type FoldedStep = {

@@ -1,16 +1,20 @@
 // A consistent copy of the database while it is in use: VACUUM INTO, then the copy's own integrity check. Blocks: for a worker thread.
-import { closeSync, fsyncSync, openSync, renameSync, rmSync, statSync } from 'node:fs'
-import { dirname } from 'node:path'
+import { closeSync, fsyncSync, openSync, readdirSync, renameSync, rmSync, statSync } from 'node:fs'
+import { dirname, join } from 'node:path'
 import Database from 'better-sqlite3'
 import { SoundboxError } from '../../protocol/index.js'
+
+/** What a backup is called until it is whole. One that was cut off is removed by the next. */
+const PART = '.backup-part'
 
 /**
  * Bytes of the copy at `target` (mode 600, on disk). It has the name of the target only when it is whole and checked. Throws
  * INPUT_INVALID when there is a file of that name, STORE_CORRUPT when the copy does not pass the check, and what SQLite throws.
  */
 export function backupInto (path: string, target: string): number {
-  const part = `${target}.part`
-  rmSync(part, { force: true })
+  const part = `${target}${PART}`
+  const folder = dirname(target)
+  for (const name of readdirSync(folder).filter(file => file.endsWith(PART))) rmSync(join(folder, name))
   if (statSync(target, { throwIfNoEntry: false }) !== undefined) throw new SoundboxError('INPUT_INVALID', 'a file of the name of the backup exists already')
   closeSync(openSync(part, 'wx', 0o600))
   try {
@@ -18,7 +22,7 @@ export function backupInto (path: string, target: string): number {
     check(part)
     syncPath(part)
     renameSync(part, target)
-    syncPath(dirname(target))
+    syncPath(folder)
     return statSync(target).size
   } finally {
     rmSync(part, { force: true })

@@ -1,9 +1,9 @@
 // Writing deliveries: forward steps, notices, summaries, expiry.
 import type { DeliveryChange, NewDelivery } from './contract.js'
-import { deliveryKey, foldChanges } from './delivery-steps.js'
+import { deliveryKey, type FoldedStep, foldChanges, STATE_CODES } from './delivery-steps.js'
 import type { Counters } from './sqlite-batch.js'
 import type { Db } from './sqlite-open.js'
-import { deliveryParameters, INSERT_DELIVERY, STATE_CODES } from './sqlite-rows.js'
+import { deliveryValues, INSERT_DELIVERY } from './sqlite-rows.js'
 
 const INSERT_ONCE = `${INSERT_DELIVERY} ON CONFLICT (tid, announcement_id) DO NOTHING`
 
@@ -11,26 +11,27 @@ const INSERT_ONCE = `${INSERT_DELIVERY} ON CONFLICT (tid, announcement_id) DO NO
 export function deliveryOps (db: Db, counters: Counters) {
   const insertOnce = db.prepare(INSERT_ONCE)
   const recordNotice = (notice: NewDelivery): void => {
-    counters.open += insertOnce.run(deliveryParameters(notice, null)).changes
+    counters.open += insertOnce.run(...deliveryValues(notice, null, null)).changes
   }
   return { stepDeliveries: deliverySteps(db, counters), recordNotice, recordSummary: summaryRecord(db, counters, recordNotice), expireDeliveries: expiry(db, counters) }
 }
 
 /** Returns the changes whose delivery is not in the database. */
 function deliverySteps (db: Db, counters: Counters): (changes: readonly DeliveryChange[]) => DeliveryChange[] {
-  const advance = db.prepare(`UPDATE delivery SET state = :code,
-    published_at = coalesce(published_at, :publishedAt), delivered_at = coalesce(delivered_at, :deliveredAt), final_at = :finalAt,
-    queued_ms = :queuedMs, audio_ms = :audioMs, reason = :reason, summary_id = unhex(:summaryId)
-    WHERE tid = :tid AND announcement_id = unhex(:announcementId) AND state < 3 AND state < :code`)
-  const fill = db.prepare(`UPDATE delivery SET published_at = coalesce(published_at, :publishedAt), delivered_at = coalesce(delivered_at, :deliveredAt)
-    WHERE tid = :tid AND announcement_id = unhex(:announcementId)`)
-  return changes => {
-    const steps = foldChanges(changes)
-    const missing = new Set<string>()
-    for (const [key, step] of steps) {
-      if (advance.run(step).changes === 1) counters.open -= step.finalAt === null ? 0 : 1
-      else if (fill.run(step).changes === 0) missing.add(key)
+  const advance = db.prepare(`UPDATE delivery SET state = ?, published_at = coalesce(published_at, ?), delivered_at = coalesce(delivered_at, ?), final_at = ?,
+    queued_ms = ?, audio_ms = ?, reason = ?, summary_id = unhex(?) WHERE tid = ? AND announcement_id = unhex(?) AND state < 3 AND state < ?`)
+  const fill = db.prepare(`UPDATE delivery SET published_at = coalesce(published_at, ?), delivered_at = coalesce(delivered_at, ?)
+    WHERE tid = ? AND announcement_id = unhex(?)`)
+  const apply = (s: FoldedStep): boolean => {
+    if (advance.run(s.code, s.publishedAt, s.deliveredAt, s.finalAt, s.queuedMs, s.audioMs, s.reason, s.summaryId, s.tid, s.announcementId, s.code).changes === 1) {
+      counters.open -= s.finalAt === null ? 0 : 1
+      return true
     }
+    return fill.run(s.publishedAt, s.deliveredAt, s.tid, s.announcementId).changes === 1
+  }
+  return changes => {
+    const missing = new Set<string>()
+    for (const [key, step] of foldChanges(changes)) if (!apply(step)) missing.add(key)
     return missing.size === 0 ? [] : changes.filter(change => missing.has(deliveryKey(change)))
   }
 }

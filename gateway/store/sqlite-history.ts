@@ -12,7 +12,7 @@ export function historyOps (db: Db) {
     FROM delivery d INDEXED BY delivery_open LEFT JOIN payment p ON p.id = d.payment_id WHERE d.tid = ? AND d.state < 3 ORDER BY d.seq LIMIT ?`)
   const total = db.prepare(`SELECT count(*) AS count, coalesce(sum(p.amount_minor), 0) AS amountMinor
     FROM delivery d INDEXED BY delivery_history CROSS JOIN payment p ON p.id = d.payment_id
-    WHERE d.tid = ? AND d.payment_id IS NOT NULL AND d.accepted_at >= ? AND p.status = 'success' AND p.reversed_at IS NULL`)
+    WHERE d.tid = ? AND d.payment_id IS NOT NULL AND d.listed IN (0, 1) AND d.accepted_at >= ? AND p.status = 'success' AND p.reversed_at IS NULL`)
   const statements = new Map<string, Statement>()
   return {
     findPayment: ({ bankId, transactionId }: { bankId: string, transactionId: string }): StoredPayment | null => stored.find(bankId, transactionId)?.stored ?? null,
@@ -73,7 +73,7 @@ function walkFor ({ transactionId, tid, merchant, bankId, status }: HistoryQuery
     const first = transactionId === undefined
       ? 'delivery d INDEXED BY delivery_history CROSS JOIN payment p'
       : 'payment p INDEXED BY payment_transaction CROSS JOIN delivery d INDEXED BY delivery_payment'
-    return { from: `${first} ON p.id = d.payment_id AND d.payment_id IS NOT NULL`, time: 'd.accepted_at', id: 'd.payment_id', where }
+    return { from: `${first} ON p.id = d.payment_id AND d.payment_id IS NOT NULL`, time: 'd.accepted_at', id: 'd.payment_id', where: ['d.listed = 1', ...where.slice(1)] }
   }
   if (transactionId !== undefined) return along('payment_transaction')
   if (merchant !== undefined) return along(failed ? 'payment_failed_merchant' : 'payment_merchant')

@@ -4,6 +4,7 @@ import { deliveryOps } from './sqlite-deliveries.js'
 import { directoryReadOps, directoryWriteOps } from './sqlite-directory.js'
 import { historyOps } from './sqlite-history.js'
 import { integrationReadOps, integrationWriteOps } from './sqlite-integration.js'
+import { isoReadOps, isoWriteOps } from './sqlite-iso.js'
 import { markReadOps, markWriteOps } from './sqlite-marks.js'
 import type { Db } from './sqlite-open.js'
 import { paymentOps } from './sqlite-payments.js'
@@ -15,7 +16,8 @@ export function writeOps (db: Db, counters: Counters) {
     ...deliveryOps(db, counters),
     ...directoryWriteOps(db),
     ...markWriteOps(db),
-    ...integrationWriteOps(db)
+    ...integrationWriteOps(db),
+    ...isoWriteOps(db)
   }
 }
 
@@ -25,7 +27,8 @@ export function readOps (db: Db) {
     ...historyOps(db),
     ...directoryReadOps(db),
     ...markReadOps(db),
-    ...integrationReadOps(db)
+    ...integrationReadOps(db),
+    ...isoReadOps(db)
   }
 }
 

@@ -1,13 +1,9 @@
 // Writing payments: recorded once, reversed once, removed after their time.
 import type { NewDelivery, Payment, Recorded, StoredPayment } from './contract.js'
+import { STATE_CODES } from './delivery-steps.js'
 import type { Counters } from './sqlite-batch.js'
 import type { Db } from './sqlite-open.js'
-import { deliveryParameters, INSERT_DELIVERY, STATE_CODES, storedPayments } from './sqlite-rows.js'
-
-const INSERT_PAYMENT = `INSERT INTO payment
-  (bank_id, transaction_id, merchant, amount_minor, currency, txn_type, language, status, source, content_hash, accepted_at, listed)
-  VALUES (:bankId, :transactionId, :merchant, :amountMinor, :currency, :txnType, :language, :status, :source, unhex(:contentHash), :acceptedAt, :listed)
-  ON CONFLICT (transaction_id, bank_id) DO NOTHING`
+import { deliveryValues, INSERT_DELIVERY, INSERT_PAYMENT, paymentValues, storedPayments } from './sqlite-rows.js'
 
 /** The writer's operations on payments. */
 export function paymentOps (db: Db, counters: Counters) {
@@ -18,10 +14,9 @@ export function paymentOps (db: Db, counters: Counters) {
   const reverseDeliveries = db.prepare(`UPDATE delivery SET state = ${STATE_CODES.reversed}, final_at = ? WHERE payment_id = ? AND state < 3`)
   return {
     recordPayment: ({ payment, deliveries }: { payment: Payment, deliveries: readonly NewDelivery[] }): Recorded => {
-      const inserted = insertPayment.run({ ...payment, listed: Number(payment.listed) })
+      const inserted = insertPayment.run(...paymentValues(payment))
       if (inserted.changes === 0) return known(payment, stored.find(payment.bankId, payment.transactionId)!.stored)
-      const owner = { id: inserted.lastInsertRowid, acceptedAt: payment.acceptedAt }
-      for (const delivery of deliveries) insertDelivery.run(deliveryParameters(delivery, owner))
+      for (const delivery of deliveries) insertDelivery.run(...deliveryValues(delivery, inserted.lastInsertRowid, payment))
       counters.payments += 1
       counters.open += deliveries.length
       return { outcome: 'new' }

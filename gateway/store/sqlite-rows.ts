@@ -1,10 +1,7 @@
 // Between rows of the SQLite tables and the contract's types.
-import type { Delivery, DeliveryState, NewDelivery, Payment, StoredPayment } from './contract.js'
+import type { Delivery, NewDelivery, Payment, StoredPayment } from './contract.js'
 import { DELIVERY_STATES } from './contract.js'
 import type { Db } from './sqlite-open.js'
-
-/** The numbers that stand for states: the order of DELIVERY_STATES is frozen by the rows on disk. */
-export const STATE_CODES = Object.fromEntries(DELIVERY_STATES.map((state, code) => [state, code])) as Record<DeliveryState, number>
 
 export const PAYMENT_COLUMNS = `p.id, p.bank_id AS bankId, p.transaction_id AS transactionId, p.merchant, p.amount_minor AS amountMinor, p.currency,
   p.txn_type AS txnType, p.language, p.status, p.source, lower(hex(p.content_hash)) AS contentHash, p.accepted_at AS acceptedAt, p.listed, p.reversed_at AS reversedAt`
@@ -26,14 +23,29 @@ export function deliveryFromRow (row: DeliveryRow, of: { bankId: string, transac
   }
 }
 
-/** Named parameters of a new delivery, for INSERT_DELIVERY. */
-export function deliveryParameters (delivery: NewDelivery, payment: { id: number | bigint, acceptedAt: number } | null): Record<string, unknown> {
-  return { ...delivery, paymentId: payment?.id ?? null, acceptedAt: payment?.acceptedAt ?? null }
+/** Values are bound by position: by name they cost a third of the whole insert. */
+export const INSERT_DELIVERY = `INSERT INTO delivery
+  (tid, announcement_id, kind, language, seq, amount_minor, currency, txn_type, count, issued_at, expires_at, payment_id, accepted_at, listed)
+  VALUES (?, unhex(?), ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`
+
+/** The values of INSERT_DELIVERY; `id` is the key of its payment. */
+export function deliveryValues (d: NewDelivery, id: number | bigint | null, payment: Payment | null): unknown[] {
+  return [
+    d.tid, d.announcementId, d.kind, d.language, d.seq, d.amountMinor, d.currency, d.txnType, d.count, d.issuedAt, d.expiresAt,
+    id, payment === null ? null : payment.acceptedAt, payment === null ? null : Number(payment.listed)
+  ]
 }
 
-export const INSERT_DELIVERY = `INSERT INTO delivery
-  (tid, announcement_id, kind, language, seq, amount_minor, currency, txn_type, count, issued_at, expires_at, payment_id, accepted_at)
-  VALUES (:tid, unhex(:announcementId), :kind, :language, :seq, :amountMinor, :currency, :txnType, :count, :issuedAt, :expiresAt, :paymentId, :acceptedAt)`
+export const INSERT_PAYMENT = `INSERT INTO payment
+  (bank_id, transaction_id, merchant, amount_minor, currency, txn_type, language, status, source, content_hash, accepted_at, listed)
+  VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, unhex(?), ?, ?) ON CONFLICT (transaction_id, bank_id) DO NOTHING`
+
+/** The values of INSERT_PAYMENT. */
+export function paymentValues (p: Payment): unknown[] {
+  return [
+    p.bankId, p.transactionId, p.merchant, p.amountMinor, p.currency, p.txnType, p.language, p.status, p.source, p.contentHash, p.acceptedAt, Number(p.listed)
+  ]
+}
 
 /** Reads payments with their deliveries. */
 export function storedPayments (db: Db): { find: (bankId: string, transactionId: string) => { id: number, stored: StoredPayment } | undefined, fromRow: (row: PaymentRow) => StoredPayment } {

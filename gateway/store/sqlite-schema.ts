@@ -2,9 +2,11 @@
 //
 // Ids of 16 bytes are BLOBs; states are numbers, the index in DELIVERY_STATES, so that "forward" is "greater" and "open" is "< 3".
 // Payments have an integer key: random text keys would spread every insert over the whole file. Each index below serves one
-// question; the history ones end in (accepted_at, rowid), the key that pages are cut by.
+// question; the history ones end in (accepted_at, rowid), the key that pages are cut by. A delivery repeats its payment's accepted_at
+// and listed, so that the history of one soundbox is a walk along one index too.
 import type { Migration } from './migrate.js'
 import { INTEGRATION_TABLES } from './sqlite-integration.js'
+import { ISO_TABLES } from './sqlite-iso.js'
 
 const FIRST = `
 CREATE TABLE payment (
@@ -46,6 +48,7 @@ CREATE TABLE delivery (
   expires_at INTEGER NOT NULL,
   payment_id INTEGER REFERENCES payment (id),
   accepted_at INTEGER,
+  listed INTEGER,
   state INTEGER NOT NULL DEFAULT 0 CHECK (state >= 0),
   published_at INTEGER,
   delivered_at INTEGER,
@@ -57,7 +60,7 @@ CREATE TABLE delivery (
 ) STRICT;
 CREATE UNIQUE INDEX delivery_announcement ON delivery (tid, announcement_id);
 CREATE INDEX delivery_payment ON delivery (payment_id) WHERE payment_id IS NOT NULL;
-CREATE INDEX delivery_history ON delivery (tid, accepted_at, payment_id) WHERE payment_id IS NOT NULL;
+CREATE INDEX delivery_history ON delivery (tid, listed, accepted_at, payment_id) WHERE payment_id IS NOT NULL;
 CREATE INDEX delivery_open ON delivery (tid, seq) WHERE state < 3;
 CREATE INDEX delivery_open_issued ON delivery (issued_at) WHERE state < 3;
 CREATE INDEX delivery_summary ON delivery (summary_id) WHERE summary_id IS NOT NULL;
@@ -141,5 +144,6 @@ CREATE INDEX replay_mark_expiry ON replay_mark (expires_at);
 
 export const SQLITE_MIGRATIONS: readonly Migration[] = [
   { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST },
-  { id: 2, name: 'audit trail, provider calls, tokens, one-time codes', sql: INTEGRATION_TABLES }
+  { id: 2, name: 'audit trail, provider calls, tokens, one-time codes', sql: INTEGRATION_TABLES },
+  { id: 3, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES }
 ]

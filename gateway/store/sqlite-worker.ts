@@ -5,6 +5,7 @@
 //   worker -> main  { ready: true, migrated } | { failed: { code, message } } once, then one BatchReply with `count` a transaction
 //
 // The writer takes everything that has arrived while it committed as its next transaction (group commit).
+import { statSync } from 'node:fs'
 import { type MessagePort, parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads'
 import { isSoundboxError, SoundboxError } from '../../protocol/index.js'
 import { migrateSqlite } from './migrate.js'
@@ -20,13 +21,14 @@ export type WorkerSetup = ThreadSetup | { role: 'backup', path: string, target: 
 type Request = { ops: Op[] } | { close: true }
 
 /** One transaction is not larger, so that the first of a flood is not answered with the last. */
-const TRANSACTION_OPS_MAX = 2_000
+export const TRANSACTION_OPS_MAX = 2_000
 /** The write-ahead log is written back into the database after this much rest. */
 const CHECKPOINT_IDLE_MS = 200
 /** After a failed open the next is tried no sooner. */
 const REOPEN_PAUSE_MS = 100
 
-type Connection = { db: Db, run: (batch: readonly Op[]) => BatchReply }
+/** `inode`: of the file that was opened. */
+type Connection = { db: Db, inode: number, run: (batch: readonly Op[]) => BatchReply }
 
 if (parentPort !== null) serve(parentPort, workerData as WorkerSetup)
 
@@ -72,11 +74,12 @@ function waitForWriter (setup: ThreadSetup): number {
 }
 
 function connect (setup: ThreadSetup, counters: Counters): Connection {
-  const db = openDatabase({ ...setup, readonly: setup.role === 'reader' })
+  const db = openDatabase({ ...setup, readonly: setup.role === 'reader', mustExist: true })
   try {
-    if (setup.role === 'writer') return { db, run: createBatchWriter({ db, ops: writeOps(db, counters) as Ops, counters }) }
+    const inode = statSync(setup.path).ino
+    if (setup.role === 'writer') return { db, inode, run: createBatchWriter({ db, ops: writeOps(db, counters) as Ops, counters }) }
     const ops = readOps(db) as Ops
-    return { db, run: batch => runReads(ops, batch) }
+    return { db, inode, run: batch => runReads(ops, batch) }
   } catch (error) {
     db.close()
     throw error
@@ -89,8 +92,15 @@ function openSession (setup: ThreadSetup, port: MessagePort): { counters: Counte
   let idle: NodeJS.Timeout | undefined
   let lastTryMs = 0
 
+  const drop = (): void => {
+    closeQuietly(connection?.db)
+    connection = undefined
+  }
+  /** A file that was moved away still takes writes, which nobody would find again. */
+  const isMoved = (): boolean => connection !== undefined && statSync(setup.path, { throwIfNoEntry: false })?.ino !== connection.inode
   const run = (batch: readonly Op[]): BatchReply => {
     try {
+      if (isMoved()) drop()
       if (connection === undefined && performance.now() - lastTryMs < REOPEN_PAUSE_MS) return faultReply('SQLITE_CANTOPEN', counters)
       lastTryMs = performance.now()
       connection ??= connect(setup, counters)
@@ -98,10 +108,7 @@ function openSession (setup: ThreadSetup, port: MessagePort): { counters: Counte
       return faultReply(sqliteCode(error) || 'SQLITE_CANTOPEN', counters)
     }
     const reply = connection.run(batch)
-    if (reply.reopen) {
-      closeQuietly(connection.db)
-      connection = undefined
-    }
+    if (reply.reopen) drop()
     return reply
   }
 
@@ -150,8 +157,8 @@ function checkpoint (db: Db | undefined, mode: 'PASSIVE' | 'TRUNCATE'): void {
   } catch {}
 }
 
-function closeQuietly (db: Db): void {
+function closeQuietly (db: Db | undefined): void {
   try {
-    db.close()
+    db?.close()
   } catch {}
 }

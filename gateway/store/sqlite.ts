@@ -12,8 +12,11 @@ import { type LinkSetup, openWorkerLink, type WorkerLink, type WorkerReply } fro
 
 /** Calls that may wait for one database thread; the next is refused at once. */
 export const STORE_QUEUE_MAX = 20_000
-const MARKS_PAGE = 20_000
+/** Marks that are read at once at the start. */
+export const MARKS_PAGE = 20_000
+/** Marks that one operation removes, or writes down late. */
 const MARKS_PURGE_SLICE = 5_000
+/** Marks from a time when the database failed that go along with the next one. */
 const UNSAVED_MARKS_SLICE = 500
 const WORKER = new URL('./sqlite-worker.js', import.meta.url)
 
@@ -99,6 +102,7 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
   const write = writer.call as Call<WriteOps>
   const read = reader.call as Call<ReadOps>
   const marks = markKeeper(write, memory, settings.nowMs)
+  const backups = createBackups(settings.path)
   const running = new Set<string>()
   let closed = false
   return {
@@ -112,6 +116,11 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
     expireDeliveries: (issuedBefore, at, limit) => write('expireDeliveries', { issuedBefore, at, limit }),
     queryHistory: query => read('queryHistory', query),
     totalSince: (tid, since) => read('totalSince', { tid, since }),
+
+    findTransactions: (bankId, prefix, limit) => read('findTransactions', { bankId, prefix, limit }),
+    saveReversal: async reversal => { await write('saveReversal', reversal) },
+    removeReversal: async (peer, reference) => { await write('removeReversal', { peer, reference }) },
+    waitingReversals: (peer, limit) => read('waitingReversals', { peer, limit }),
 
     loadDirectory: () => read('loadDirectory', null as never),
     saveBank: async bank => { await write('saveBank', bank) },
@@ -129,7 +138,7 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
     },
     purgeMarks: marks.purgeMarks,
     purgeHistory: (acceptedBefore, limit) => write('purgeHistory', { acceptedBefore, limit }),
-    backup: target => runBackup(settings.path, target),
+    backup: backups.backup,
     exclusively: async (job, work) => {
       if (running.has(job)) return false
       running.add(job)
@@ -143,7 +152,7 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
     stats: () => ({ ...stats, writeQueue: writer.waiting() }),
     close: async () => {
       closed = true
-      await Promise.all([writer.close(), reader.close()])
+      await Promise.all([writer.close(), reader.close(), backups.stop()])
     }
   }
 }
@@ -163,22 +172,34 @@ function markKeeper (write: Call<WriteOps>, memory: ReplayMemory, nowMs: () => n
     purgeMarks: async expiredBefore => {
       const purged = await memory.purge(expiredBefore)
       while (await write('purgeMarks', { expiredBefore, limit: MARKS_PURGE_SLICE }) === MARKS_PURGE_SLICE);
-      if (unsaved.length > 0) save(unsaved.splice(0, unsaved.length).filter(mark => mark.expiresAt >= expiredBefore))
+      const again = unsaved.splice(0, unsaved.length).filter(mark => mark.expiresAt >= expiredBefore)
+      for (let from = 0; from < again.length; from += MARKS_PURGE_SLICE) save(again.slice(from, from + MARKS_PURGE_SLICE))
       return purged
     }
   }
 }
 
-/** In a thread of its own, so that neither payments nor queries wait for it. */
-function runBackup (path: string, target: string): Promise<{ bytes: number }> {
-  const worker = new Worker(WORKER, { workerData: { role: 'backup', path, target }, name: 'sqlite-backup' })
-  return new Promise((resolve, reject) => {
-    worker.once('message', (text: string) => {
-      const answer = JSON.parse(text) as { ready: true, bytes: number } | { failed: { code: ErrorCode, message: string } }
-      if ('ready' in answer) resolve({ bytes: answer.bytes })
-      else reject(new SoundboxError(answer.failed.code, answer.failed.message))
-    })
-    worker.once('error', cause => { reject(new SoundboxError('STORE_FAILED', 'the backup ended early', { cause })) })
-    worker.once('exit', () => { reject(new SoundboxError('STORE_FAILED', 'the backup ended early')) })
-  })
+/** One backup at a time, in a thread of its own, so that neither payments nor queries wait for it. */
+function createBackups (path: string): { backup: (target: string) => Promise<{ bytes: number }>, stop: () => Promise<void> } {
+  let worker: Worker | undefined
+  return {
+    backup: target => {
+      if (worker !== undefined) return Promise.reject(new SoundboxError('STORE_FAILED', 'a backup is being made already'))
+      const thread = new Worker(WORKER, { workerData: { role: 'backup', path, target }, name: 'sqlite-backup' })
+      worker = thread
+      return new Promise<{ bytes: number }>((resolve, reject) => {
+        let answer: { ready: true, bytes: number } | { failed: { code: ErrorCode, message: string } } | undefined
+        let cause: unknown
+        thread.once('message', (text: string) => { answer = JSON.parse(text) as typeof answer })
+        thread.once('error', error => { cause = error })
+        thread.once('exit', () => {
+          worker = undefined
+          if (answer === undefined) reject(new SoundboxError('STORE_FAILED', 'the backup ended early', { cause }))
+          else if ('ready' in answer) resolve({ bytes: answer.bytes })
+          else reject(new SoundboxError(answer.failed.code, answer.failed.message))
+        })
+      })
+    },
+    stop: async () => { await worker?.terminate() }
+  }
 }

@@ -30,6 +30,7 @@ export type WorkerLink = {
   close: () => Promise<void>
 }
 
+const CLOSE = JSON.stringify({ close: true })
 /** A dead thread is started again after this pause, doubled each time up to the second. */
 export const RESTART_PAUSE_MS = 100
 export const RESTART_PAUSE_MS_MAX = 5_000
@@ -43,13 +44,14 @@ export async function openWorkerLink (setup: LinkSetup): Promise<WorkerLink> {
   let pauseMs = RESTART_PAUSE_MS
   let restart: NodeJS.Timeout | undefined
   let onEnded = (): void => {}
+  let closing: Promise<void> | undefined
 
   const flush = (): void => {
     if (worker === undefined) calls.refuseGathered('the database thread is being restarted')
     else calls.send(worker)
   }
   const start = async (): Promise<void> => {
-    worker = await startThread(setup, {
+    const thread = await startThread(setup, {
       onReply: reply => {
         pauseMs = RESTART_PAUSE_MS
         setup.onReply(reply)
@@ -65,6 +67,8 @@ export async function openWorkerLink (setup: LinkSetup): Promise<WorkerLink> {
         pauseMs = Math.min(pauseMs * 2, RESTART_PAUSE_MS_MAX)
       }
     })
+    if (state === 'closed') thread.postMessage(CLOSE)
+    else worker = thread
   }
   await start()
   state = 'open'
@@ -77,16 +81,16 @@ export async function openWorkerLink (setup: LinkSetup): Promise<WorkerLink> {
       return calls.add(operation, argument)
     },
     waiting: calls.waiting,
-    close: async () => {
-      flush()
-      state = 'closed'
-      clearTimeout(restart)
-      const last = worker
-      if (last === undefined) return
-      await new Promise<void>(resolve => {
+    close: () => {
+      closing ??= new Promise<void>(resolve => {
+        flush()
+        state = 'closed'
+        clearTimeout(restart)
         onEnded = resolve
-        last.postMessage(JSON.stringify({ close: true }))
+        if (worker === undefined) resolve()
+        else worker.postMessage(CLOSE)
       })
+      return closing
     }
   }
 }

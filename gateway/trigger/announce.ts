@@ -8,7 +8,7 @@
 import { LRUCache } from 'lru-cache'
 import { announcementId, contentHash, isSoundboxError, type Language, type Log, SoundboxError, type TriggerFields } from '../../protocol/index.js'
 import type { Fallback } from '../fallback/contract.js'
-import type { Delivery, NewDelivery, Payment, PaymentSource, Recorded, Store } from '../store/contract.js'
+import type { Delivery, NewDelivery, Payment, PaymentSource, Store } from '../store/contract.js'
 import { ANY_MERCHANT, type Bank, type Device, type Directory } from '../store/directory.js'
 import { type Waiting, waitingOf } from './backlog.js'
 import type { Meter } from './meter.js'
@@ -75,10 +75,7 @@ async function announceOnce (deps: AnnounceDeps, order: PaymentOrder, id: string
   const recorded = await recordSomewhere(deps, payment, deliveries)
   if (recorded.outcome === 'different') throw conflict(order)
   deps.meter.stage('recorded', deps.nowMs() - now)
-  const due: readonly Waiting[] = recorded.outcome === 'same'
-    ? recorded.deliveries.filter(delivery => delivery.state === 'accepted').map(waitingOf)
-    : deliveries.map(delivery => ({ ...delivery, state: 'accepted' as const }))
-  await sendAll(deps, due)
+  await sendAll(deps, recorded.outcome === 'same' ? recorded.due : deliveries.map(waitingOf))
   return recorded.outcome === 'same' ? repeatOf(id, recorded) : { repeated: false, announcementId: id, payment, tids: deliveries.map(delivery => delivery.tid) }
 }
 
@@ -87,11 +84,18 @@ async function speakersOf (deps: AnnounceDeps, order: PaymentOrder, payment: Pay
   try {
     return decideSpeakers(deps, order)
   } catch (error) {
-    const stored = await deps.store.findPayment(order.bank.id, order.transactionId).catch(() => undefined)
-    if (stored === undefined) throw error
-    if (stored.payment.contentHash !== payment.contentHash) throw conflict(order)
-    return repeatOf(announcementId(order.bank.id, order.transactionId), stored)
+    const known = await findKnown(deps, payment)
+    if (known === undefined) throw error
+    if (known.payment.contentHash !== payment.contentHash) throw conflict(order)
+    return repeatOf(announcementId(order.bank.id, order.transactionId), known)
   }
+}
+
+type Known = { payment: Payment, deliveries: readonly (NewDelivery | Delivery)[] }
+
+/** What waits in the fallback, else what the reader of the store still finds. */
+async function findKnown (deps: AnnounceDeps, { bankId, transactionId }: Payment): Promise<Known | undefined> {
+  return deps.fallback.findPayment(bankId, transactionId) ?? await deps.store.findPayment(bankId, transactionId).catch(() => undefined)
 }
 
 function decideSpeakers (deps: AnnounceDeps, order: PaymentOrder): Device[] {
@@ -120,24 +124,37 @@ function deliveryOf (deps: AnnounceDeps, order: PaymentOrder, device: Device, id
   }
 }
 
-/** History first. While it refuses: what waits in the fallback and what the reader still finds decide whether this is new. */
-async function recordSomewhere (deps: AnnounceDeps, payment: Payment, deliveries: readonly NewDelivery[]): Promise<Recorded> {
+/** `due`: deliveries of a known payment that nobody has sent yet, as far as the records know. */
+type Outcome = { outcome: 'new' } | { outcome: 'different' } | (Known & { outcome: 'same', due: readonly Waiting[] })
+
+/**
+ * What waits in the fallback is known, even when history takes payments again and has not been told of it yet. Then history; while it
+ * refuses, what its reader still finds decides whether this is new.
+ */
+async function recordSomewhere (deps: AnnounceDeps, payment: Payment, deliveries: readonly NewDelivery[]): Promise<Outcome> {
+  const waiting = deps.fallback.findPayment(payment.bankId, payment.transactionId)
+  if (waiting !== undefined) return knownOutcome(payment, waiting)
   try {
-    return await deps.store.recordPayment(payment, deliveries)
+    const recorded = await deps.store.recordPayment(payment, deliveries)
+    return recorded.outcome === 'new' ? recorded : knownOutcome(payment, recorded)
   } catch (error) {
     if (!isSoundboxError(error, 'STORE_FAILED')) throw error
     deps.log.warn({ err: error, bankId: payment.bankId }, 'history refused a payment, using the fallback')
   }
   deps.meter.fallbackUsed()
-  const waiting = deps.fallback.findPayment(payment.bankId, payment.transactionId)
-  const stored = waiting === undefined ? await deps.store.findPayment(payment.bankId, payment.transactionId).catch(() => undefined) : undefined
-  const first = waiting?.payment ?? stored?.payment
-  if (first !== undefined) {
-    const outcome = first.contentHash === payment.contentHash ? 'same' : 'different'
-    return { outcome, payment: first, deliveries: stored?.deliveries ?? [], reversedAt: stored?.reversedAt ?? null }
-  }
+  const known = await findKnown(deps, payment)
+  if (known !== undefined) return knownOutcome(payment, known)
   if (payment.listed) await appendOrFail(deps, payment, deliveries)
   return { outcome: 'new' }
+}
+
+function knownOutcome (payment: Payment, known: Known): Outcome {
+  if (known.payment.contentHash !== payment.contentHash) return { outcome: 'different' }
+  return { ...known, outcome: 'same', due: known.deliveries.filter(isDue).map(delivery => ({ ...waitingOf(delivery), doubtful: true })) }
+}
+
+function isDue (delivery: NewDelivery | Delivery): boolean {
+  return !('state' in delivery) || delivery.state === 'accepted'
 }
 
 async function appendOrFail (deps: AnnounceDeps, payment: Payment, deliveries: readonly NewDelivery[]): Promise<void> {
@@ -148,25 +165,18 @@ async function appendOrFail (deps: AnnounceDeps, payment: Payment, deliveries: r
   }
 }
 
-/** One box that could be reached makes it a success: the sweep and the box's own hello see to the others. */
+/** All at once: one slow box or vendor must not keep the others waiting. One that was reached makes it a success; sweep and hello see to the rest. */
 async function sendAll (deps: AnnounceDeps, due: readonly Waiting[]): Promise<void> {
-  let failure: unknown
-  let sent = due.length === 0
-  for (const item of due) {
+  const attempts = await Promise.allSettled(due.map(async item => {
     const device = deps.directory.device(item.tid)
-    if (device === undefined) continue
-    try {
-      await deps.send(device, item)
-      sent = true
-    } catch (error) {
-      failure = error
-      deps.log.warn({ err: error, tid: item.tid, announcementId: item.announcementId }, 'announcement not handed over')
-    }
-  }
-  if (!sent && failure !== undefined) throw failure
+    if (device !== undefined) await deps.send(device, item)
+  }))
+  const failures = attempts.flatMap((attempt, index) => attempt.status === 'rejected' ? [{ err: attempt.reason as unknown, item: due[index] }] : [])
+  for (const { err, item } of failures) deps.log.warn({ err, tid: item?.tid, announcementId: item?.announcementId }, 'announcement not handed over')
+  if (failures.length > 0 && failures.length === due.length) throw failures[0]?.err
 }
 
-function repeatOf (id: string, stored: { payment: Payment, deliveries: readonly Delivery[] }): Announced {
+function repeatOf (id: string, stored: Known): Announced {
   return { repeated: true, announcementId: id, payment: stored.payment, tids: stored.deliveries.map(delivery => delivery.tid) }
 }
 

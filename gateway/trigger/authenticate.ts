@@ -27,8 +27,8 @@ const STAND_IN_KEY: BankKey = {
   headerKey: randomBytes(32), payloadKey: randomBytes(32), validFrom: 0, validTo: null
 }
 
-/** Throws the credential errors named above; CREDENTIALS_INVALID has one text for every cause. */
-export async function authenticate (deps: AuthenticateDeps, headers: TriggerHeaders, rawBody: string): Promise<Authenticated> {
+/** `rawBody` null: a call without a body (GET). Throws the credential errors named above; CREDENTIALS_INVALID has one text for every cause. */
+export async function authenticate (deps: AuthenticateDeps, headers: TriggerHeaders, rawBody: string | null): Promise<Authenticated> {
   const now = deps.nowMs()
   if (headers.passKey === undefined || headers.passKey === '') throw new SoundboxError('PASS_KEY_MISSING', 'Pass_key header is missing')
   const bank = deps.directory.bankByPassKey(headers.passKey)
@@ -40,7 +40,7 @@ export async function authenticate (deps: AuthenticateDeps, headers: TriggerHead
   const profile = bank?.profile === 'aes-256-gcm' ? 'aes-256-gcm' : 'aes-256-cbc'
   const envelope = (key: Buffer): EnvelopeKey => ({ profile, key, passKey: headers.passKey ?? '' })
   const header = openHeader(deps, keys, headers.headerSecrets, envelope)
-  const body = openBody(rawBody, envelope((header?.key ?? keys[0] ?? STAND_IN_KEY).payloadKey))
+  const body = openBody(rawBody ?? '', envelope((header?.key ?? keys[0] ?? STAND_IN_KEY).payloadKey))
   if (header === undefined || bank === undefined || bank.disabledAt !== null || header.epochMs === undefined) throw invalid()
   if (now - header.epochMs > EPOCH_AGE_MS_MAX || header.epochMs - now > EPOCH_AHEAD_MS_MAX) throw new SoundboxError('EPOCH_EXPIRED', 'Epoch Time Limit Exceeded')
   if (bank.headerReuse === 'forbid') {
@@ -48,11 +48,12 @@ export async function authenticate (deps: AuthenticateDeps, headers: TriggerHead
     const claimed = deps.store.claimMark({ mark: header.mark, owner: '', expiresAt })
     if (!(typeof claimed === 'boolean' ? claimed : await claimed)) throw invalid()
   }
+  if (rawBody === null) return { bank, key: header.key, body: {}, bodyMark: null }
   if (body === undefined) throw invalid()
   return { bank, key: header.key, body: body.value, bodyMark: body.mark }
 }
 
-function authenticatePlain (deps: AuthenticateDeps, bank: Bank, headers: TriggerHeaders, rawBody: string, now: number): Authenticated {
+function authenticatePlain (deps: AuthenticateDeps, bank: Bank, headers: TriggerHeaders, rawBody: string | null, now: number): Authenticated {
   const hash = deps.directory.hashOf(headers.clientSecret ?? '')
   let found: BankKey | undefined
   for (const key of liveKeys(bank, now)) {
@@ -60,7 +61,7 @@ function authenticatePlain (deps: AuthenticateDeps, bank: Bank, headers: Trigger
     const isSecret = isSameSecret(hash, key.clientSecretHash)
     if (isId && isSecret) found = key
   }
-  const body = parseObject(rawBody)
+  const body = rawBody === null ? {} : parseObject(rawBody)
   if (found === undefined || bank.disabledAt !== null || body === undefined) throw invalid()
   return { bank, key: found, body, bodyMark: null }
 }

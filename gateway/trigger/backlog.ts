@@ -1,9 +1,9 @@
 // What becomes of an announcement that could not be spoken at once. Pure: age and state in, a verdict out.
 //
-//   age of a payment    not sent yet (accepted)     sent, but the box never said how it ended (published, delivered)
+//   age of a payment    not sent yet (accepted)     sent, but the box never said how it ended (published, delivered, doubtful)
 //   up to speakMs       speak                       send again: the box knows whether it spoke (its journal)
 //   up to summaryMs     part of one summary         ask: send it as it is; `expired` = never spoken, goes into the summary
-//   older               expired: history only       ask, once more; then expired
+//   older               expired: history only       expired
 // Everything but payments is spoken until its own expiry, or not at all.
 import { AMOUNT_MINOR_MAX, announcementId } from '../../protocol/index.js'
 import type { Delivery, DeliveryState, NewDelivery } from '../store/contract.js'
@@ -11,28 +11,58 @@ import type { Delivery, DeliveryState, NewDelivery } from '../store/contract.js'
 export type AgePolicy = { speakMs: number, summaryMs: number }
 /** device-protocol: up to 60 s is spoken, up to 10 min summarised, older is history only. */
 export const AGE_POLICY: AgePolicy = { speakMs: 60_000, summaryMs: 600_000 }
-const SUMMARY_COUNT_MAX = 100_000
+/** Payments in one summary; a box words no higher count. */
+export const SUMMARY_COUNT_MAX = 100_000
 
-export type Waiting = NewDelivery & { state: DeliveryState }
+/**
+ * `doubtful`: the row says accepted, but it may have been sent and even spoken: by a run of the gateway that was killed before it
+ * wrote so, or the news waits in the fallback. Such a payment is asked about; counting it in a summary might say it twice.
+ */
+export type Waiting = NewDelivery & { state: DeliveryState, doubtful?: boolean }
 export type Verdict = 'speak' | 'ask' | 'summarise' | 'expire'
 
 /** The verdict over one open delivery at this time. */
 export function judgeWaiting (item: Waiting, nowMs: number, policy: AgePolicy): Verdict {
-  const isSent = item.state !== 'accepted'
+  const isSent = item.state !== 'accepted' || item.doubtful === true
   if (item.kind !== 'payment') {
     if (nowMs < item.expiresAt) return 'speak'
     return isSent && item.kind === 'summary' && nowMs - item.issuedAt <= policy.summaryMs ? 'ask' : 'expire'
   }
   const age = nowMs - item.issuedAt
   if (age <= policy.speakMs) return 'speak'
-  if (isSent) return age <= policy.summaryMs ? 'ask' : 'expire'
-  return age <= policy.summaryMs ? 'summarise' : 'expire'
+  if (age > policy.summaryMs) return 'expire'
+  return isSent ? 'ask' : 'summarise'
 }
 
-/** What the pump needs of a stored delivery. */
-export function waitingOf (delivery: Delivery): Waiting {
-  const { bankId: _b, transactionId: _t, publishedAt: _p, deliveredAt: _d, finalAt: _f, queuedMs: _q, audioMs: _a, reason: _r, summaryId: _s, ...item } = delivery
-  return item
+/** What the pump needs of a delivery, stored or new. */
+export function waitingOf (delivery: NewDelivery | Delivery): Waiting {
+  const { tid, announcementId: id, kind, language, seq, amountMinor, currency, txnType, count, issuedAt, expiresAt } = delivery
+  return { tid, announcementId: id, kind, language, seq, amountMinor, currency, txnType, count, issuedAt, expiresAt, state: 'state' in delivery ? delivery.state : 'accepted' }
+}
+
+export type Step = { kind: 'none' } | { kind: 'summarise' } | { kind: 'expire', item: Waiting } | { kind: 'send', item: Waiting, asked: boolean }
+
+/**
+ * What to do next for a box that is free. `waiting` in the order of sending; `late`: asked about, never spoken. All that is to be asked
+ * about goes first, so that one summary holds all that was missed; while none can be recorded (`maySummarise`), the fresh go ahead.
+ */
+export function nextStep ({ waiting, late }: { waiting: readonly Waiting[], late: readonly Waiting[] }, nowMs: number, policy: AgePolicy, maySummarise: boolean): Step {
+  const tooLate = late.find(item => judgeWaiting(item, nowMs, policy) === 'expire')
+  if (tooLate !== undefined) return { kind: 'expire', item: tooLate }
+  let isMissed = late.length > 0
+  for (const item of waiting) {
+    const verdict = judgeWaiting(item, nowMs, policy)
+    switch (verdict) {
+      case 'expire': return { kind: 'expire', item }
+      case 'ask': return { kind: 'send', item, asked: true }
+      case 'summarise':
+        isMissed = true
+        break
+      case 'speak': return isMissed && maySummarise ? { kind: 'summarise' } : { kind: 'send', item, asked: false }
+      default: verdict satisfies never
+    }
+  }
+  return isMissed && maySummarise ? { kind: 'summarise' } : { kind: 'none' }
 }
 
 type SummaryContext = { tid: string, language: NewDelivery['language'], nowMs: number, nextSeq: () => number, policy: AgePolicy }

@@ -2,24 +2,39 @@
 import { announcementId, type FieldError, parseTrigger, SoundboxError } from '../../protocol/index.js'
 import type { Bank, BankKey } from '../store/directory.js'
 import type { Announce, Announced } from './announce.js'
-import { authenticate, type AuthenticateDeps, EPOCH_AGE_MS_MAX, type TriggerHeaders, unnamedTransactionId } from './authenticate.js'
+import { authenticate, type Authenticated, type AuthenticateDeps, EPOCH_AGE_MS_MAX, type TriggerHeaders, unnamedTransactionId } from './authenticate.js'
 import type { RateLimit } from './rate.js'
 
 /** Wrong credentials that one address may send a second, before it is told to wait. */
 export const CREDENTIAL_FAULTS_PER_SECOND = 50
 export const CURRENCY = 'INR'
 
-export type TriggerRequest = { base: string | null, address: string, headers: TriggerHeaders, body: string }
+/** `body` null: a call without one. */
+export type BankRequest = { base: string | null, address: string, headers: TriggerHeaders, body: string | null }
 export type TriggerOutcome =
   | { kind: 'announced', bank: Bank, key: BankKey, announced: Announced }
   | { kind: 'fields', bank: Bank, errors: readonly FieldError[] }
   | { kind: 'wait', waitMs: number }
   | { kind: 'refused', bank: Bank | undefined, error: unknown }
+/** What is done for a caller who proved to be the bank. */
+export type BankWork<T> = (caller: Authenticated) => Promise<T>
 
 export type TriggerDeps = AuthenticateDeps & { announce: Announce, rate: RateLimit }
 
 /** Never rejects: every fault is an outcome, with the bank where the caller proved to be it. */
-export async function handleTrigger (deps: TriggerDeps, request: TriggerRequest): Promise<TriggerOutcome> {
+export async function handleTrigger (deps: TriggerDeps, request: BankRequest): Promise<TriggerOutcome> {
+  return await asBank<TriggerOutcome>(deps, request, async ({ bank, key, body, bodyMark }) => {
+    const read = parseTrigger(body, bank)
+    if ('errors' in read) return { kind: 'fields', bank, errors: read.errors }
+    const transactionId = read.fields.transactionId ?? unnamedTransactionId(bodyMark)
+    await claimBody(deps, bank, transactionId, bodyMark)
+    const announced = await deps.announce({ ...read.fields, transactionId, bank, currency: CURRENCY, source: 'http' })
+    return { kind: 'announced', bank, key, announced }
+  })
+}
+
+/** Base path, rate limits and credentials, the same for every call of a bank; then the work. Never rejects. */
+export async function asBank<T> (deps: Omit<TriggerDeps, 'announce'>, request: BankRequest, work: BankWork<T>): Promise<T | Extract<TriggerOutcome, { kind: 'wait' | 'refused' }>> {
   let bank: Bank | undefined
   try {
     if (request.base !== null && deps.directory.bankByBase(request.base) === undefined) throw new SoundboxError('BASE_URL_INVALID', 'Invalid Base url')
@@ -32,12 +47,7 @@ export async function handleTrigger (deps: TriggerDeps, request: TriggerRequest)
     const waitMs = deps.rate.take(`bank:${bank.id}`, bank.ratePerSecond)
     if (waitMs > 0) return { kind: 'wait', waitMs }
     if (request.base !== null && request.base !== bank.base) throw new SoundboxError('BASE_URL_INVALID', 'Invalid Base url')
-    const read = parseTrigger(caller.body, bank)
-    if ('errors' in read) return { kind: 'fields', bank, errors: read.errors }
-    const transactionId = read.fields.transactionId ?? unnamedTransactionId(caller.bodyMark)
-    await claimBody(deps, bank, transactionId, caller.bodyMark)
-    const announced = await deps.announce({ ...read.fields, transactionId, bank, currency: CURRENCY, source: 'http' })
-    return { kind: 'announced', bank, key: caller.key, announced }
+    return await work(caller)
   } catch (error) {
     return { kind: 'refused', bank, error }
   }

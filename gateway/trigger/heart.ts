@@ -3,14 +3,16 @@ import type { Ack, Log } from '../../protocol/index.js'
 import { formatAmount } from '../../protocol/index.js'
 import type { Broker } from '../broker/contract.js'
 import type { Fallback } from '../fallback/contract.js'
-import { type DeliveryChange, isFinal, type NewDelivery, type Store, type StoredPayment } from '../store/contract.js'
+import type { DeliveryChange, NewDelivery, Store, StoredPayment } from '../store/contract.js'
 import type { Device, Directory } from '../store/directory.js'
 import { type Announce, openAnnounce } from './announce.js'
 import { openFeed, type Feed } from './feed.js'
-import { openLedger } from './ledger.js'
+import { type Ledger, openLedger } from './ledger.js'
 import type { Meter } from './meter.js'
-import { openPump, type PumpPolicy } from './pump.js'
-import { openVendorPush } from './vendor-push.js'
+import { openPump } from './pump.js'
+import { BACKLOG_PAGE, type PumpPolicy } from './pump-run.js'
+import { makeSequence } from './sequence.js'
+import { openVendorPush, type VendorPush } from './vendor-push.js'
 import { type Waiting, waitingOf } from './backlog.js'
 
 export type DeviceTypeInfo = { transport: 'mqtt' | 'vendor_http', baseUrl: string | undefined }
@@ -35,11 +37,11 @@ export type Heart = {
   notify: (device: Device, notice: NewDelivery) => Promise<void>
   /** Marks a payment reversed and takes back what was not sent yet; undefined when the payment is unknown. */
   reverse: (bankId: string, transactionId: string) => Promise<StoredPayment | undefined>
-  handleHello: (tid: string, bootId: string) => Promise<void>
+  handleHello: (tid: string, bootId: string) => void
   handleOffline: (tid: string) => void
   handleAck: (tid: string, ack: Ack) => Promise<void>
   sweepVendors: () => Promise<void>
-  /** Open vendor deliveries of an earlier run are pushed again. */
+  /** Open vendor deliveries of an earlier run are pushed again, by the next sweeps. */
   resume: () => Promise<void>
   nextSeq: () => number
   depth: () => { waiting: number, inFlight: number, vendorWaiting: number }
@@ -54,24 +56,15 @@ export function openHeart (deps: HeartDeps): Heart {
   const feed = openFeed()
   const nextSeq = makeSequence(nowMs)
   const ledger = openLedger({ store, fallback, log, startTimer: deps.startTimer })
-  const tell = (changes: readonly DeliveryChange[]): void => {
-    if (!feed.hasListeners()) return
-    for (const { tid, announcementId, state, at, reason } of changes) feed.emit({ kind: 'delivery', at, tid, announcementId, state, ...(reason === undefined ? {} : { reason }) })
-  }
-  const note = (change: DeliveryChange): void => {
-    tell([change])
-    ledger.note(change)
-  }
-  const settle = async (changes: readonly DeliveryChange[]): Promise<void> => {
-    await ledger.settle(changes)
-    tell(changes)
-  }
-  const pump = openPump({ directory, store, broker: deps.broker, note, settle, nowMs, nextSeq, policy: deps.policy, meter: deps.meter, log })
+  const { note, settle } = toldTo(feed, ledger)
+  const pump = openPump({
+    directory, store, isStoreBehind: () => fallback.depth() > 0, broker: deps.broker, note, settle, nowMs, nextSeq, policy: deps.policy, meter: deps.meter, log
+  })
   const vendor = openVendorPush({ baseUrlOf: type => deps.typeOf(type).baseUrl, settle, nowMs, meter: deps.meter, log })
   const send = (device: Device, item: Waiting): Promise<void> =>
     deps.typeOf(device.type).transport === 'vendor_http' ? vendor.push(device, item) : pump.offer(device.tid, [item])
   const announce = openAnnounce({ directory, store, fallback, send, checkType: type => { deps.typeOf(type) }, speakMs: deps.policy.speakMs, nowMs, nextSeq, meter: deps.meter, log })
-  const timer = deps.startTimer(() => { void pump.tick().catch((err: unknown) => { log.error({ err }, 'pump tick failed') }) }, PUMP_TICK_MS)
+  const timer = deps.startTimer(pump.tick, PUMP_TICK_MS)
 
   return {
     async announce (order) {
@@ -86,36 +79,61 @@ export function openHeart (deps: HeartDeps): Heart {
     },
     async reverse (bankId, transactionId) {
       const reversed = await store.reversePayment(bankId, transactionId, nowMs())
-      for (const delivery of reversed?.deliveries ?? []) pump.withdraw(delivery.tid, delivery.announcementId)
+      for (const { tid, announcementId } of reversed?.deliveries ?? []) {
+        pump.withdraw(tid, announcementId)
+        vendor.withdraw(tid, announcementId)
+      }
       return reversed
     },
     handleHello: (tid, bootId) => pump.handleHello(tid, bootId),
     handleOffline: tid => { pump.handleOffline(tid) },
     handleAck: (tid, ack) => pump.handleAck(tid, ack),
     sweepVendors: () => vendor.sweep(),
-    async resume () {
-      for (const device of directory.devices()) {
-        if (deps.typeOf(device.type).transport !== 'vendor_http') continue
-        for (const row of await store.openDeliveries(device.tid, 1000)) {
-          if (!isFinal(row.state) && nowMs() < row.expiresAt) await vendor.push(device, waitingOf(row)).catch((err: unknown) => { log.warn({ err, tid: device.tid }, 'vendor push failed') })
-        }
-      }
-    },
+    resume: () => resumeVendors(deps, vendor),
     nextSeq,
     depth: () => ({ ...pump.depth(), vendorWaiting: vendor.waiting() }),
     async close () {
       timer.stop()
+      await pump.close()
       await ledger.close()
     }
   }
 }
 
-/** Numbers that grow across restarts without being stored: microseconds of the clock, never the same twice. */
-function makeSequence (nowMs: () => number): () => number {
-  let last = 0
-  return () => {
-    last = Math.max(last + 1, nowMs() * 1000)
-    return last
+/** The ledger, with everyone who listens told what goes into it. */
+function toldTo (feed: Feed, ledger: Ledger): Pick<Ledger, 'note' | 'settle'> {
+  const tell = (changes: readonly DeliveryChange[]): void => {
+    if (!feed.hasListeners()) return
+    for (const { tid, announcementId, state, at, reason } of changes) feed.emit({ kind: 'delivery', at, tid, announcementId, state, ...(reason === undefined ? {} : { reason }) })
+  }
+  return {
+    note (change) {
+      tell([change])
+      ledger.note(change)
+    },
+    async settle (changes, isOurs) {
+      await ledger.settle(changes, isOurs)
+      tell(changes)
+    }
+  }
+}
+
+/** What a vendor's boxes were to say when the gateway stopped, if it is fresh still. */
+async function resumeVendors (deps: HeartDeps, vendor: VendorPush): Promise<void> {
+  const { directory, store, nowMs } = deps
+  for (const device of directory.devices()) {
+    if (!isVendorBox(deps, device)) continue
+    for (const row of await store.openDeliveries(device.tid, BACKLOG_PAGE)) if (nowMs() < row.expiresAt) vendor.adopt(device, waitingOf(row))
+  }
+}
+
+/** A box whose type was taken out of the registry stops itself, not the gateway. */
+function isVendorBox ({ typeOf, log }: HeartDeps, { tid, type }: Device): boolean {
+  try {
+    return typeOf(type).transport === 'vendor_http'
+  } catch (err) {
+    log.warn({ err, tid, type }, 'soundbox of a type that is not registered')
+    return false
   }
 }
 

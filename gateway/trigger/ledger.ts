@@ -10,14 +10,17 @@ export const NOTE_DELAY_MS = 100
 
 export type Ledger = {
   note: (change: DeliveryChange) => void
-  /** Durable when it resolves: in the store, else in the fallback. Rejects only when both refuse. */
-  settle: (changes: readonly DeliveryChange[]) => Promise<void>
+  /**
+   * Durable when it resolves: in the store, else in the fallback. Rejects only when both refuse. `isOurs` false: a box said so of an id
+   * that nobody here has sent; it goes nowhere when the store does not know it either and nothing waits in the fallback.
+   */
+  settle: (changes: readonly DeliveryChange[], isOurs?: boolean) => Promise<void>
   flush: () => Promise<void>
   close: () => Promise<void>
 }
 type LedgerDeps = {
   store: Pick<Store, 'stepDeliveries'>
-  fallback: Pick<Fallback, 'append'>
+  fallback: Pick<Fallback, 'append' | 'depth'>
   log: Log
   startTimer: (callback: () => void, ms: number) => { stop: () => void }
 }
@@ -38,7 +41,7 @@ export function openLedger (deps: LedgerDeps): Ledger {
     if (notes.size === 0) return
     const changes = [...notes.values()].flat()
     notes = new Map()
-    await write(deps, changes).catch((err: unknown) => { deps.log.error({ err, changes: changes.length }, 'steps of deliveries were not recorded') })
+    await write(deps, changes, true).catch((err: unknown) => { deps.log.error({ err, changes: changes.length }, 'steps of deliveries were not recorded') })
   }
   return {
     note (change) {
@@ -46,7 +49,7 @@ export function openLedger (deps: LedgerDeps): Ledger {
       notes.set(key, [...notes.get(key) ?? [], change])
       if (notes.size > NOTES_MAX) void flush()
     },
-    settle: changes => write(deps, changes.flatMap(change => [...takeNotes(change), change])),
+    settle: (changes, isOurs = true) => write(deps, changes.flatMap(change => [...takeNotes(change), change]), isOurs),
     flush,
     async close () {
       timer.stop()
@@ -55,13 +58,22 @@ export function openLedger (deps: LedgerDeps): Ledger {
   }
 }
 
-async function write (deps: LedgerDeps, changes: readonly DeliveryChange[]): Promise<void> {
-  let refused: readonly DeliveryChange[]
+async function write (deps: LedgerDeps, changes: readonly DeliveryChange[], isOurs: boolean): Promise<void> {
+  const refused = await step(deps, changes)
+  if (refused.length === 0) return
+  if (refused === changes || isOurs || deps.fallback.depth() > 0) return await deps.fallback.append({ kind: 'changes', changes: refused })
+  // Nothing waits in the fallback now: a row that came out of it in between is there, one that is still missing belongs to no payment.
+  const unknown = await step(deps, refused)
+  if (unknown === refused) await deps.fallback.append({ kind: 'changes', changes: refused })
+  else if (unknown.length > 0) deps.log.warn({ changes: unknown.length, tid: unknown[0]?.tid }, 'steps of deliveries that are not known')
+}
+
+/** The changes whose row is missing: their payment may wait in the fallback. The very list that was given when the store fails. */
+async function step (deps: LedgerDeps, changes: readonly DeliveryChange[]): Promise<readonly DeliveryChange[]> {
   try {
-    refused = await deps.store.stepDeliveries(changes)
+    return [...await deps.store.stepDeliveries(changes)]
   } catch (error) {
     if (!isSoundboxError(error, 'STORE_FAILED')) throw error
-    refused = changes
+    return changes
   }
-  if (refused.length > 0) await deps.fallback.append({ kind: 'changes', changes: refused })
 }

@@ -20,60 +20,104 @@ export type VendorDeps = {
   baseUrlOf: (type: string) => string | undefined
   settle: (changes: readonly DeliveryChange[]) => Promise<void>
   nowMs: () => number
+  /** VENDOR_TIMEOUT_MS unless a test is in a hurry. */
+  timeoutMs?: number
   meter: Meter
   log: Log
 }
 export type VendorPush = {
-  /** Rejects with VENDOR_FAILED or BASE_URL_INVALID. */
+  /**
+   * Rejects with VENDOR_FAILED or BASE_URL_INVALID. Pushed once at a time: a second call for the same announcement shares the first. One
+   * that has expired is not pushed: its place is in history.
+   */
   push: (device: Device, item: Waiting) => Promise<void>
+  /** Leaves an announcement to the next sweep. */
+  adopt: (device: Device, item: Waiting) => void
+  /** Gives up what the vendor has not taken yet. */
+  withdraw: (tid: string, announcementId: string) => void
   /** Tries again what failed and is not stale. */
   sweep: () => Promise<void>
   waiting: () => number
 }
+type Order = { device: Device, item: Waiting }
 
 /** One breaker per vendor host. */
 export function openVendorPush (deps: VendorDeps): VendorPush {
   const breakers = new Map<string, Breaker>()
-  const failed = new Map<string, { device: Device, item: Waiting }>()
+  const waiting = new Map<string, Order>()
+  const underWay = new Map<string, Promise<void>>()
+  const withdrawn = new Set<string>()
   const ask = (host: string, event: 'ask' | 'success' | 'failure'): boolean => {
     const { next, allowed } = stepBreaker(breakers.get(host) ?? CLOSED, event, deps.nowMs(), BREAKER_POLICY)
     breakers.set(host, next)
     return allowed
   }
-  const push = async (device: Device, item: Waiting): Promise<void> => {
+  const adopt = (device: Device, item: Waiting): void => {
+    if (waiting.size >= VENDOR_WAITING_MAX) waiting.delete(waiting.keys().next().value ?? '')
+    waiting.set(keyOf(device.tid, item.announcementId), { device, item })
+  }
+  const pushOnce = async (key: string, { device, item }: Order): Promise<void> => {
+    if (deps.nowMs() >= item.expiresAt) return // Stale: history only.
     const url = announceUrl(deps.baseUrlOf(device.type))
-    const key = `${device.tid}/${item.announcementId}`
     try {
       if (!ask(url.host, 'ask')) throw vendorFailed(device.type)
-      await post(url, device, item, event => ask(url.host, event))
+      await post(url, { device, item }, deps.timeoutMs ?? VENDOR_TIMEOUT_MS, event => ask(url.host, event))
     } catch (error) {
-      if (failed.size >= VENDOR_WAITING_MAX) failed.delete(failed.keys().next().value ?? '')
-      failed.set(key, { device, item })
+      if (!withdrawn.has(key)) adopt(device, item)
       throw error
     }
-    failed.delete(key)
-    const at = deps.nowMs()
-    deps.meter.stage('published', at - item.issuedAt)
-    deps.meter.finalState('handed')
-    await deps.settle([{ tid: device.tid, announcementId: item.announcementId, state: 'published', at }, { tid: device.tid, announcementId: item.announcementId, state: 'handed', at }])
+    waiting.delete(key)
+    await noteHanded(deps, { device, item })
+  }
+  const push = (device: Device, item: Waiting): Promise<void> => {
+    const key = keyOf(device.tid, item.announcementId)
+    const already = underWay.get(key)
+    if (already !== undefined) return already
+    const run = pushOnce(key, { device, item }).finally(() => {
+      underWay.delete(key)
+      withdrawn.delete(key)
+    })
+    underWay.set(key, run)
+    return run
   }
   return {
     push,
+    adopt,
+    withdraw (tid, announcementId) {
+      const key = keyOf(tid, announcementId)
+      waiting.delete(key)
+      if (underWay.has(key)) withdrawn.add(key)
+    },
     async sweep () {
-      for (const [key, { device, item }] of [...failed]) {
-        if (deps.nowMs() >= item.expiresAt) failed.delete(key)
-        else await push(device, item).catch((err: unknown) => { deps.log.warn({ err, tid: device.tid }, 'vendor push failed again') })
+      for (const [key, { device, item }] of [...waiting]) {
+        if (deps.nowMs() >= item.expiresAt) waiting.delete(key)
+        else if (waiting.has(key)) await push(device, item).catch((err: unknown) => { deps.log.warn({ err, tid: device.tid }, 'vendor push failed again') })
       }
     },
-    waiting: () => failed.size
+    waiting: () => waiting.size
   }
 }
 
-async function post (url: URL, device: Device, item: Waiting, report: (event: 'success' | 'failure') => void): Promise<void> {
-  let answer: Response
+function keyOf (tid: string, announcementId: string): string {
+  return `${tid}/${announcementId}`
+}
+
+/** The vendor has it and will speak: whatever history says to that, the caller must not send it again. */
+async function noteHanded (deps: VendorDeps, { device: { tid }, item: { announcementId, issuedAt } }: Order): Promise<void> {
+  const at = deps.nowMs()
+  deps.meter.stage('published', at - issuedAt)
+  deps.meter.finalState('handed')
   try {
-    answer = await fetch(url, {
-      method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(bodyOf(device, item)), redirect: 'error', signal: AbortSignal.timeout(VENDOR_TIMEOUT_MS)
+    await deps.settle([{ tid, announcementId, state: 'published', at }, { tid, announcementId, state: 'handed', at }])
+  } catch (err) {
+    deps.log.error({ err, tid, announcementId }, 'announcement was handed to the vendor, and history could not be told')
+  }
+}
+
+async function post (url: URL, { device, item }: Order, timeoutMs: number, report: (event: 'success' | 'failure') => void): Promise<void> {
+  try {
+    const answer = await fetch(url, {
+      method: 'POST', headers: { 'content-type': 'application/json' }, body: JSON.stringify(bodyOf(device, item)), redirect: 'error', signal: AbortSignal.timeout(timeoutMs)
     })
     const isOver = await isRefused(answer)
     report(answer.status >= 500 ? 'failure' : 'success')

@@ -2,7 +2,7 @@
 import { type Language, LANGUAGES } from '../languages.js'
 import type { Announcement } from '../messages.js'
 import { FALLBACK, WORDINGS } from './registry.js'
-import { type Sayable, wordIn } from './sentence.js'
+import { type Sayable, type WordOptions, wordIn } from './sentence.js'
 
 /** The fields of an announcement that decide what is said. */
 export type Wordable = Sayable & Pick<Announcement, 'language'>
@@ -16,14 +16,14 @@ export type Wording = { text: string, clips: readonly string[], language: Langua
 const SAFE_TEXT = /^[\p{L}\p{M}\p{N} .,]+$/u
 
 /**
- * What to say. `repeat`: somebody asked for it again, and the sentence says so.
+ * What to say; `options` in sentence.ts.
  * Throws AMOUNT_INVALID for an amount that is not 1..AMOUNT_MINOR_MAX where one is said (a test may have 0), MESSAGE_INVALID for a
  * currency other than INR, or a prompt or count that is missing or out of range.
  */
-export function wordAnnouncement (announcement: Wordable, options: { repeat?: boolean } = {}): Wording {
+export function wordAnnouncement (announcement: Wordable, options: WordOptions = {}): Wording {
   const own = WORDINGS[announcement.language]
   return {
-    ...wordIn(own ?? FALLBACK.wording, announcement, options.repeat === true),
+    ...wordIn(own ?? FALLBACK.wording, announcement, options),
     language: own === undefined ? FALLBACK.language : announcement.language,
     isFallback: own === undefined
   }

@@ -34,12 +34,22 @@ const VIA_OF: Readonly<Record<string, Via>> = {
   UPI: 'upi', CARD: 'card', DEBITCARD: 'card', CREDITCARD: 'card', POS: 'pos', MATM: 'matm', MICROATM: 'matm', AEPS: 'aeps'
 }
 
+/** `repeat`: somebody asked for it again, and the sentence says so. `isOnline`: a summary of payments that came too fast, not while offline. */
+export type WordOptions = { repeat?: boolean, isOnline?: boolean }
+
 /** Text and clips of an announcement in this language. Throws what wordAnnouncement of the door throws. */
-export function wordIn (wording: LanguageWording, announcement: Sayable, isRepeat: boolean): { text: string, clips: readonly string[] } {
+export function wordIn (wording: LanguageWording, announcement: Sayable, { repeat = false, isOnline = false }: WordOptions = {}): { text: string, clips: readonly string[] } {
   const name = sentenceName(announcement)
-  const sentence = wording.sentences[name](saidOf(announcement, name))
-  const spoken = isRepeat ? ['repeat', PAUSE, ...sentence] : sentence
+  const whole = wording.sentences[name](saidOf(announcement, name))
+  const sentence = isOnline ? without(whole, 'while-offline') : whole
+  const spoken = repeat ? ['repeat', PAUSE, ...sentence] : sentence
   return { text: textOf(wording, spoken), clips: spoken.filter(clip => clip !== PAUSE) }
+}
+
+/** Leaves out one clip, and the rest that would then stand at an end or beside another. */
+function without (spoken: Spoken, gone: string): Spoken {
+  const kept = spoken.filter(clip => clip !== gone)
+  return kept.filter((clip, index) => clip !== PAUSE || (index > 0 && index < kept.length - 1 && kept[index - 1] !== PAUSE))
 }
 
 function textOf (wording: LanguageWording, spoken: Spoken): string {

@@ -4,7 +4,7 @@ import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { openClock } from '../../device-agent/clock.js'
+import { makeTimers } from '../../protocol/timers.js'
 import { openSpeaker } from '../../device-agent/speaker-kinds.js'
 import type { Speaker } from '../../device-agent/speaker.js'
 import type { Language } from '../../protocol/languages.js'
@@ -49,7 +49,7 @@ export async function run (): Promise<void> {
   }
   const folder = mkdtempSync(join(tmpdir(), 'soundbox-bench-'))
   try {
-    const speaker = await openSpeaker({ kind: 'espeak', wavDir: folder, play: false }, { clock: openClock(() => performance.now()), log: SILENT_LOG, print: () => {} })
+    const speaker = await openSpeaker({ kind: 'espeak', wavDir: folder, play: false }, { clock: makeTimers(() => performance.now()), log: SILENT_LOG, print: () => {} })
     for (const language of ['ENGLISH', 'HINDI'] as const) await measureSpeaker(speaker, language)
     await speaker.close()
   } catch (error) {

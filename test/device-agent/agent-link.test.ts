@@ -2,26 +2,27 @@ import { spawn } from 'node:child_process'
 import { existsSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
-import { openClock } from '../../device-agent/clock.js'
 import { readEntries } from '../../device-agent/journal.js'
-import { backoffMs, type LinkEvents, openMqttLink } from '../../device-agent/mqtt-link.js'
-import { type Announcement, Secret, SILENT_LOG } from '../../protocol/index.js'
+import { backoffMs, type LinkEvents, type LinkTls, openMqttLink } from '../../device-agent/mqtt-link.js'
+import { type Announcement, type Log, makeTimers, Secret, SILENT_LOG } from '../../protocol/index.js'
+import { startFleet } from '../../firmware-sim/fleet.js'
+import { makeAuthority } from '../support/certificates.js'
 import { boxKeys, openDeviceBroker } from '../support/device-broker.js'
 import { openRandom } from '../support/random.js'
 
 const KEYS = boxKeys(1)
 const { tid } = KEYS
 const idOf = (n: number): string => n.toString(16).padStart(32, '0')
-const clock = openClock(Date.now)
+const clock = makeTimers(Date.now)
 
 function payment (n: number): Announcement {
   const issuedAt = Date.now()
   return { v: 1, id: idOf(n), seq: n, kind: 'payment', amountMinor: n * 100, currency: 'INR', language: 'ENGLISH', issuedAt, expiresAt: issuedAt + 60_000 }
 }
 
-function openLink (url: string, events: Partial<LinkEvents> = {}, password: string = KEYS.password) {
-  const config = { url, tid, password: new Secret(password), tls: {}, backoff: { baseMs: 1, maxMs: 20 }, stableMs: 1000 }
-  return openMqttLink(config, { onUp: () => {}, onDown: () => {}, onMessage: () => {}, ...events }, { clock, log: SILENT_LOG, random: openRandom(1) })
+function openLink (url: string, events: Partial<LinkEvents> = {}, { password = KEYS.password, tls = {}, log = SILENT_LOG }: { password?: string, tls?: LinkTls, log?: Log } = {}) {
+  const config = { url, tid, password: new Secret(password), tls, backoff: { baseMs: 1, maxMs: 20 }, stableMs: 1000 }
+  return openMqttLink(config, { onUp: () => {}, onDown: () => {}, onMessage: () => {}, ...events }, { clock, log, random: openRandom(1) })
 }
 
 t.test('the wait before a new connection: full jitter below a ceiling that doubles', async t => {
@@ -90,9 +91,43 @@ t.test('a gateway that is away, refuses, or comes back on the same port', async 
   const second = await openDeviceBroker([KEYS], { mqttPort: first.port })
   t.teardown(second.close)
   await waitFor(() => seen.ups === 2)
-  const wrong = openLink(second.url, { onUp: () => { t.fail('wrong password') } }, 'wrong')
+  const wrong = openLink(second.url, { onUp: () => { t.fail('wrong password') } }, { password: 'wrong' })
   await waitFor(() => second.broker.stats().refused >= 3)
   await wrong.close()
+})
+
+t.test('TLS: the gateway must be signed by the authority that was named; the box shows its own certificate', async t => {
+  const dir = t.testdir()
+  const [ours, theirs] = await Promise.all([makeAuthority(dir, 'ours'), makeAuthority(dir, 'theirs')])
+  const [server, box] = await Promise.all([ours.sign('gateway'), ours.sign(tid)])
+  const gateway = await openDeviceBroker([KEYS], { tls: { port: 0, ...server, ca: ours.ca, requestClientCert: true } })
+  t.teardown(gateway.close)
+  let failures = 0
+  const log: Log = { ...SILENT_LOG, info: (_, sentence) => { if (sentence.startsWith('not connected')) failures += 1 } }
+  const fooled = openLink(gateway.tlsUrl, { onUp: () => { t.fail('a gateway of another authority') } }, { tls: { ca: theirs.ca, ...box }, log })
+  await waitFor(() => failures >= 3)
+  await fooled.close()
+  t.same([gateway.connects, gateway.certificateNames], [[], []], 'it was not told the password')
+  const ups = { count: 0 }
+  const link = openLink(gateway.tlsUrl, { onUp: () => { ups.count += 1 } }, { tls: { ca: ours.ca, ...box } })
+  t.teardown(link.close)
+  await waitFor(() => ups.count === 1)
+  await link.publish('hello', { secure: true }, 1)
+  t.match(gateway.arrived, [{ tid, name: 'hello' }])
+  t.same(gateway.certificateNames, [tid])
+})
+
+t.test('TLS: a fleet of simulated boxes', async t => {
+  const authority = await makeAuthority(t.testdir(), 'ours')
+  const server = await authority.sign('gateway')
+  const gateway = await openDeviceBroker([KEYS], { tls: { port: 0, ...server } })
+  t.teardown(gateway.close)
+  const fleet = startFleet({ url: gateway.tlsUrl, ca: authority.ca, devices: [KEYS], seed: 1, nowMs: Date.now, connectsPerSecond: 0 })
+  t.teardown(fleet.close)
+  await fleet.whenUp(20_000)
+  await gateway.announce(tid, payment(1))
+  await gateway.until(() => gateway.acks(tid).some(ack => ack.result === 'spoken'), 'spoken over TLS')
+  t.match(fleet.report(), { up: 1, spoken: 1 })
 })
 
 t.test('a real agent process, killed between journal and end of sound, fails that one and speaks the next', async t => {

@@ -2,13 +2,13 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import t from 'tap'
-import { BATTERY_LOW_PERCENT, CONNECTION_LOST_MS, type Power } from '../../device-agent/house-keeping.js'
-import { LOG_LINES_MAX, openLogRing } from '../../device-agent/log-ring.js'
+import { BATTERY_LOW_PERCENT, CONNECTION_LOST_MS } from '../../device-agent/house-keeping.js'
 import { ACKS_IN_FLIGHT_MAX } from '../../device-agent/outbox.js'
-import { readPower } from '../../device-agent/power.js'
+import type { Power } from '../../device-agent/power.js'
 import { formatJsonLine, formatPrintLine } from '../../device-agent/report-line.js'
-import { encodeMessage, SILENT_LOG, SoundboxError } from '../../protocol/index.js'
-import { idOf, openBench, openManualClock, payment, T0 } from './rig.js'
+import { encodeMessage, sealAnnouncement } from '../../protocol/index.js'
+import { openRandom } from '../support/random.js'
+import { idOf, openBench, openManualClock, payment, SIGNING_KEY, T0, TID } from './rig.js'
 
 t.test('a payment: hello first, received at once, spoken, and known on both sides', async t => {
   const bench = await openBench({ dir: t.testdir() })
@@ -32,6 +32,18 @@ t.test('a payment: hello first, received at once, spoken, and known on both side
   await bench.stop()
 })
 
+t.test('payments that come faster than speech become one summary, and each is told', async t => {
+  const bench = await openBench({ dir: t.testdir() })
+  await bench.goUp()
+  for (let n = 1; n <= 6; n++) await bench.announce(payment(n))
+  await bench.endSound()
+  await bench.endSound()
+  t.same(bench.texts(), ['Received one rupee', 'Five payments, twenty rupees'])
+  t.same(bench.finals(), ['1 spoken', ...[2, 3, 4, 5, 6].map(n => `${n} summarised`)])
+  t.match(bench.reports.at(-1), { ids: [2, 3, 4, 5, 6].map(idOf), phrase: { kind: 'summary', count: 5, amountMinor: 2000 } })
+  await bench.stop()
+})
+
 t.test('what does not verify is dropped: not spoken, not acknowledged, counted', async t => {
   const bench = await openBench({ dir: t.testdir() })
   await bench.goUp()
@@ -45,6 +57,22 @@ t.test('what does not verify is dropped: not spoken, not acknowledged, counted',
   await bench.announce(payment(1))
   t.equal(bench.texts().length, 1, 'and the true one is spoken')
   await bench.endSound()
+  await bench.stop()
+})
+
+t.test('random bytes on any topic change nothing', async t => {
+  const bench = await openBench({ dir: t.testdir() })
+  await bench.goUp()
+  const rand = openRandom(Number(process.env['SEED'] ?? 1))
+  const whole = sealAnnouncement(payment(1), TID, SIGNING_KEY)
+  for (let round = 0; round < 300; round++) {
+    const bytes = round % 2 === 0 ? Buffer.from(Array.from({ length: Math.floor(rand() * 200) }, () => Math.floor(rand() * 256))) : Buffer.from(whole)
+    if (round % 2 === 1) bytes[Math.floor(rand() * bytes.length)]! ^= 1 << Math.floor(rand() * 8)
+    await bench.link.events.onMessage((['announce', 'command', 'desired'] as const)[round % 3]!, bytes)
+  }
+  await bench.settle()
+  t.same([bench.acks(), bench.texts()], [[], []])
+  t.equal(bench.agent.counts().dropped, 300)
   await bench.stop()
 })
 
@@ -344,22 +372,9 @@ t.test('telemetry goes out at the hello and from time to time; a low battery is 
   bench.clock.advance(120_000)
   power = undefined
   t.equal(telemetry().length, 1 + rows.length, 'nothing is sent while there is no link')
+  await bench.goUp()
   await bench.stop()
   t.equal(bench.clock.timers(), 0, 'nothing is left behind')
-})
-
-t.test('the readings of a battery on Linux', async t => {
-  const dir = t.testdir({
-    laptop: { AC: { type: 'Mains\n' }, BAT0: { type: 'Battery\n', capacity: '87\n', status: 'Discharging\n' } },
-    full: { BAT0: { type: 'Battery\n', capacity: '100\n', status: 'Full\n' } },
-    odd: { BAT0: { type: 'Battery\n', capacity: 'many\n', status: 'Full\n' } },
-    unreadable: { BAT0: { type: 'Battery\n' } },
-    server: { AC: { type: 'Mains\n' } }
-  })
-  const rows: [string, Power | undefined][] = [
-    ['laptop', { battery: 87, charging: false }], ['full', { battery: 100, charging: true }], ['odd', undefined], ['unreadable', undefined], ['server', undefined], ['missing', undefined]
-  ]
-  for (const [name, want] of rows) t.same(readPower(join(dir, name)), want, name)
 })
 
 t.test('a stop lets the present sound end and sends its ack', async t => {
@@ -374,17 +389,4 @@ t.test('a stop lets the present sound end and sends its ack', async t => {
   await closed
   t.same(bench.finals(), ['1 spoken'], 'what waited stays open: the gateway sends it again')
   t.equal(bench.texts().length, 1)
-})
-
-t.test('the kept log is short, newest last, and holds no text of foreign errors', async t => {
-  const ring = openLogRing(SILENT_LOG, () => T0)
-  for (let n = 0; n < LOG_LINES_MAX + 50; n++) ring.log.child({}).info({ n }, 'line')
-  ring.log.error({ err: new Error('secret 123') }, 'failed')
-  ring.log.warn({ err: new SoundboxError('SPEECH_FAILED', 'x') }, 'failed')
-  ring.log.debug({}, 'not kept')
-  const text = ring.text()
-  t.ok(encodeMessage({ id: idOf(1), result: 'done', data: text }).length < 4096)
-  t.ok(text.length <= 3000)
-  t.match(text, /n=249\n\d+ error failed err=Error\n\d+ warn failed err=SPEECH_FAILED$/)
-  t.notMatch(text, /123/)
 })

@@ -17,9 +17,9 @@ const parse = (argv: string[] = [], env: Record<string, string> = IDENTITY) => p
 
 t.test('defaults are sensible, and the folder is named after the box', async t => {
   t.match(parse(), {
-    tid: 'SB-0001', gatewayUrl: 'mqtt://127.0.0.1:1883', dataDir: 'data/agent/SB-0001', wavDir: 'data/agent/SB-0001/wav', speaker: 'espeak', play: true, pace: false,
+    boxes: [{ tid: 'SB-0001' }], gatewayUrl: 'mqtt://127.0.0.1:1883', dataDir: 'data/agent/SB-0001', wavDir: 'data/agent/SB-0001/wav', speaker: 'espeak', play: true, pace: false,
     language: 'ENGLISH', volume: 80, prompts: true, limits: { gapMs: 400, queueMax: 100, summariseOver: 3, speakTimeoutMs: 60_000 }, telemetryMs: 60_000,
-    serialPort: null, print: false, json: false, logLevel: 'info', tls: {}
+    serialPorts: [], baudRate: 115_200, dfplayerPort: null, print: false, json: false, logLevel: 'info', tls: {}
   })
   t.ok(Object.isFrozen(parse()))
 })
@@ -28,14 +28,14 @@ t.test('a flag wins over its variable; secrets come from files too and are never
   const env = { ...IDENTITY, SOUNDBOX_AGENT_VOLUME: '11', SOUNDBOX_AGENT_GAP_MS: '0', SOUNDBOX_AGENT_PASSWORD: '' }
   const settings = parse(['--volume', '55', '--json', '--data-dir=/box', '--password-file', 'password.txt'], env)
   t.match(settings, { volume: 55, json: true, dataDir: '/box', wavDir: '/box/wav', limits: { gapMs: 0 } })
-  t.equal(settings?.password.reveal(), 'from-a-file')
+  t.equal(settings?.boxes[0]?.password.reveal(), 'from-a-file')
   t.notMatch(JSON.stringify(settings), /from-a-file|key-1/)
 })
 
 t.test('one file brings what `device add --json` printed; single settings win over it', async t => {
   const settings = parse(['--credentials-file', 'box.json', '--signing-key', 'key-9'], {})
-  t.equal(settings?.tid, 'SB-0007')
-  t.same([settings?.password.reveal(), settings?.signingKey.reveal()], ['pass-7', 'key-9'])
+  t.equal(settings?.boxes[0]?.tid, 'SB-0007')
+  t.same([settings?.boxes[0]?.password.reveal(), settings?.boxes[0]?.signingKey.reveal()], ['pass-7', 'key-9'])
 })
 
 t.test('TLS files are read', async t => {

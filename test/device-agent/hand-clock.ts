@@ -1,7 +1,7 @@
 // A clock whose hands the test turns: timers run in order, inside `turn`, and never by themselves.
-import type { Clock } from '../../device-agent/clock.js'
+import type { Timers } from '../../protocol/index.js'
 
-export function handClock (): Clock & { turn: (ms: number) => void, timers: () => number, waitForTimer: () => Promise<void> } {
+export function handClock (): Timers & { turn: (ms: number) => void, timers: () => number, waitForTimer: () => Promise<void> } {
   const timers = new Set<{ atMs: number, work: () => void }>()
   let nowMs = 0
   let onTimer = (): void => {}

@@ -63,7 +63,7 @@ t.test('a payment is received at once, spoken, and acknowledged with measured ti
   t.same(acks(begun), [{ id: idOf(19), result: 'received' }])
   t.same(sounds(begun), [{
     token: 1, members: [{ id: idOf(19), phrase: { kind: 'payment', amountMinor: 1900, currency: 'INR', language: 'HINDI' } }],
-    phrase: { kind: 'payment', amountMinor: 1900, currency: 'INR', language: 'HINDI' }, repeat: false, volume: 80, receivedAt: T0, issuedAt: T0 + 4900
+    phrase: { kind: 'payment', amountMinor: 1900, currency: 'INR', language: 'HINDI' }, repeat: false, isOnline: false, volume: 80, receivedAt: T0, issuedAt: T0 + 4900
   }])
   table.nowMs += 2100
   const ended = table.step({ kind: 'ended', token: 1, ok: true, soundAt: T0 + 70.4, audioMs: 1999.6 })
@@ -298,5 +298,45 @@ t.test('any order and any repeats: each id sounds once and ends once', async t =
     t.same([...asked].filter(id => !ended.has(id)), [], `SEED=${seed} every announcement ended`)
     t.same([...sounded].filter(([, times]) => times > 1), [], `SEED=${seed} nothing sounded twice`)
     for (const [id, { result }] of ended) t.equal(sounded.has(id), ['spoken', 'summarised'].includes(result) || (result === 'failed' && sounded.has(id)), `SEED=${seed} ${id} ${result}`)
+  })
+})
+
+t.test('power losses at any moment: each id sounds at most once and ends once, as the journal tells', async t => {
+  forSeeds(150, (rand, seed) => {
+    const table = openTable({ queueMax: 8, summariseOver: Math.floor(rand() * 4) })
+    const journal = new Map<string, Known | 'started'>()
+    const sounded = new Map<string, number>()
+    const note = (effects: readonly Effect[]): void => {
+      for (const sound of sounds(effects)) {
+        for (const { id } of sound.members) {
+          sounded.set(id, (sounded.get(id) ?? 0) + 1)
+          journal.set(id, 'started')
+        }
+      }
+      for (const { id, result } of finals(effects)) {
+        if (typeof journal.get(id) === 'object') t.fail(`SEED=${seed} ${id} ended twice`)
+        journal.set(id, { result, settled: rand() < 0.5 })
+      }
+    }
+    const announce = (n: number): void => {
+      const known = journal.get(idOf(n))
+      note(table.announce(payment(n), typeof known === 'object' ? known : undefined))
+    }
+    const loseThePower = (): void => {
+      table.state = emptyPlayback()
+      for (const [id, known] of journal) if (known === 'started') journal.set(id, { result: 'failed', settled: false })
+    }
+    const turns = 80
+    for (let turn = 0; turn < turns; turn++) {
+      const pick = rand()
+      if (pick < 0.5) announce(1 + Math.floor(rand() * 20))
+      else if (pick < 0.6) loseThePower()
+      else note(pick < 0.8 && table.state.speaking !== null ? table.end(Math.floor(rand() * 400)) : table.wait(Math.floor(rand() * 600)))
+    }
+    for (let n = 1; n <= 20; n++) announce(n) // The gateway sends again what is open.
+    while (table.state.speaking !== null || table.state.waiting.length > 0) note(table.state.speaking === null ? table.wait(400) : table.end(100))
+    for (let n = 1; n <= 20; n++) announce(n) // What a full queue refused has ended; the rest is known by now.
+    t.same([...sounded].filter(([, times]) => times > 1), [], `SEED=${seed}`)
+    t.same(Array.from({ length: 20 }, (_, index) => idOf(index + 1)).filter(id => typeof journal.get(id) !== 'object'), [], `SEED=${seed}`)
   })
 })

@@ -4,8 +4,7 @@ import { mkdirSync } from 'node:fs'
 import { join } from 'node:path'
 import { type Agent, startAgent } from '../../device-agent/agent.js'
 import { type BoxSettings, openBoxState } from '../../device-agent/box-state.js'
-import type { Clock } from '../../device-agent/clock.js'
-import type { Power } from '../../device-agent/house-keeping.js'
+import type { Power } from '../../device-agent/power.js'
 import { type Journal, type JournalOptions, openJournal } from '../../device-agent/journal.js'
 import { openLogRing } from '../../device-agent/log-ring.js'
 import type { LinkEvents } from '../../device-agent/mqtt-link.js'
@@ -13,7 +12,8 @@ import type { PlaybackLimits } from '../../device-agent/playback.js'
 import type { SoundMade, Speaker, Utterance } from '../../device-agent/speaker.js'
 import { openVoice, type SpokenReport } from '../../device-agent/voice.js'
 import {
-  type Ack, type Announcement, type Command, type Desired, type DownTopic, encodeMessage, type Log, sealAnnouncement, Secret, SILENT_LOG, SoundboxError, type UpTopic
+  type Ack, type Announcement, type Command, type Desired, type DownTopic, encodeMessage, type Log, sealAnnouncement, Secret, SILENT_LOG, SoundboxError,
+  type Timers, type UpTopic
 } from '../../protocol/index.js'
 
 export const TID = 'SB-0001'
@@ -28,7 +28,7 @@ export function payment (n: number, changes: Partial<Announcement> = {}): Announ
   return { v: 1, id: idOf(n), seq: n, kind: 'payment', amountMinor: n * 100, currency: 'INR', language: 'ENGLISH', issuedAt: T0, expiresAt: T0 + 60_000, ...changes }
 }
 
-export type ManualClock = Clock & { advance: (ms: number) => void, timers: () => number }
+export type ManualClock = Timers & { advance: (ms: number) => void, timers: () => number }
 
 /** Stands still until `advance`; then what is due runs in its order. */
 export function openManualClock (startMs: number = T0): ManualClock {
@@ -117,10 +117,7 @@ export async function openBench ({ dir, prompts = false, limits = {}, power = ()
   mkdirSync(dir, { recursive: true })
   const ring = openLogRing(log, clock.nowMs)
   const { watch, settle } = openWatch()
-  const journalFile = await openJournal({ path: join(dir, 'journal'), log: ring.log, ...(openFile === undefined ? {} : { open: openFile }) })
-  const journal: Journal = {
-    ...journalFile, start: starts => watch(journalFile.start(starts)), finish: ack => watch(journalFile.finish(ack)), settle: id => watch(journalFile.settle(id))
-  }
+  const journal = watchJournal(await openJournal({ path: join(dir, 'journal'), log: ring.log, ...(openFile === undefined ? {} : { open: openFile }) }), watch)
   const stateFile = await openBoxState(dir, { volume: 80, minVolume: 0, language: 'ENGLISH', quietHours: null, version: 0, clockOffsetMs: 0, wish: '' }, ring.log)
   const state = { ...stateFile, save: (settings: BoxSettings) => watch(stateFile.save(settings)) }
   const speaker = openRecordingSpeaker()
@@ -130,7 +127,7 @@ export async function openBench ({ dir, prompts = false, limits = {}, power = ()
     tid: TID, signingKey: new Secret(SIGNING_KEY), model: 'test', firmware: '1.2.3', bootId: `boot-${clock.timers()}`, resetReason: 'start',
     telemetryMs: 60_000, prompts, limits: { ...LIMITS, ...limits }
   }, {
-    clock, log: ring.log, journal, state, power,
+    clock, log: ring.log, journal, state,
     openLink: events => {
       const opened: TestLink = { events, up: false, confirm: true, sent: [] }
       link = opened
@@ -141,11 +138,14 @@ export async function openBench ({ dir, prompts = false, limits = {}, power = ()
           opened.sent.push({ name, message: JSON.parse(encodeMessage(message).toString('utf8')) as Sent['message'], qos })
           if (!opened.confirm) await new Promise((_resolve, reject) => { downs.push(reject) })
         },
-        close: async () => { opened.up = false }
+        close: async () => {
+          if (opened.up) opened.events.onDown()
+          opened.up = false
+        }
       }
     },
     openVoice: (policy, events) => openVoice({ clock, journal, speaker, policy, log: ring.log }, events),
-    freeBytes: () => 1_000_000,
+    readings: () => ({ ...power(), network: 'mqtt', freeBytes: 1_000_000 }),
     lastLog: ring.text,
     onSpoken: report => reports.push(report),
     onReboot: () => { bench.reboots += 1 }
@@ -191,8 +191,13 @@ export async function openBench ({ dir, prompts = false, limits = {}, power = ()
   return bench
 }
 
+/** The same journal, its writes watched. */
+export function watchJournal (journal: Journal, watch: (work: Promise<void>) => Promise<void>): Journal {
+  return { ...journal, start: starts => watch(journal.start(starts)), finish: ack => watch(journal.finish(ack)), settle: id => watch(journal.settle(id)) }
+}
+
 /** `settle` resolves when no watched write is under way and nothing follows from one. */
-function openWatch (): { watch: (work: Promise<void>) => Promise<void>, settle: () => Promise<void> } {
+export function openWatch (): { watch: (work: Promise<void>) => Promise<void>, settle: () => Promise<void> } {
   const writing = new Set<Promise<void>>()
   return {
     watch: work => {

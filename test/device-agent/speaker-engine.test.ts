@@ -4,7 +4,7 @@ import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { createRequire } from 'node:module'
 import { join } from 'node:path'
 import t from 'tap'
-import { type Clock, openClock } from '../../device-agent/clock.js'
+import { makeTimers, type Timers } from '../../protocol/timers.js'
 import { findEngine, openCommandEngine, voiceOf } from '../../device-agent/espeak-speaker.js'
 import { OUTPUT_BYTES_MAX, runCommand } from '../../device-agent/speaker-command.js'
 import {
@@ -20,7 +20,7 @@ import { SILENT_LOG } from '../../protocol/log.js'
 import { wordAnnouncement } from '../../protocol/wording/index.js'
 import { handClock } from './hand-clock.js'
 
-const REAL_CLOCK = openClock(() => performance.now())
+const REAL_CLOCK = makeTimers(() => performance.now())
 const isCi = process.env['CI'] === 'true'
 /** A player that is a shell script; the path of the WAV file is $1. */
 const player = (script: string, takes: PlayCommand['takes'] = 'path'): PlayCommand => ({ command: '/bin/sh', args: ['-c', script, 'player'], takes })
@@ -29,7 +29,7 @@ const noShell = process.platform === 'win32' ? 'needs a shell' : false
 type FakeHost = Host & { asked: HostAsk[], events: HostEvents, isKilled: boolean }
 
 /** Hosts that only record; the test answers for them. The engine under test is already past its warm-up. */
-function fakeHosts (clock: Clock) {
+function fakeHosts (clock: Timers) {
   const hosts: FakeHost[] = []
   const startHost = (events: HostEvents): Host => {
     const host: FakeHost = { asked: [], events, isKilled: false, send: ask => host.asked.push(ask), kill: () => { host.isKilled = true } }

@@ -197,3 +197,21 @@ t.test('the command: keys from a file, a fleet for a while, a report, an exit co
   t.equal(await wrong.code, 2)
   t.match(wrong.output.errors, /seed must be.*credentials|credentials.*seed must be/)
 })
+
+t.test('the command serial runs boxes on ports of their own until it is ended', async t => {
+  const child = spawn(process.execPath, ['dist/firmware-sim/main.js', 'serial', '--tids', 'SIM-0007', '--audio-scale', '0.1'], { stdio: ['pipe', 'pipe', 'pipe'] })
+  const output = { text: '', errors: '' }
+  child.stderr.on('data', (chunk: Buffer) => { output.errors += chunk.toString('utf8') })
+  const code = new Promise<number | null>(resolve => { child.on('close', resolve) })
+  await new Promise<void>(resolve => {
+    child.stdout.on('data', (chunk: Buffer) => {
+      output.text += chunk.toString('utf8')
+      if (output.text.includes('starting')) resolve()
+    })
+  })
+  t.match(output.text, /^port \/\S+ SIM-0007$/m)
+  child.stdin.write('press SIM-0008 replay\n')
+  while (!output.errors.includes('NOT_FOUND')) await new Promise(resolve => child.stderr.once('data', resolve))
+  child.kill('SIGTERM')
+  t.equal(await code, 0)
+})

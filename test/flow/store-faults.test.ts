@@ -2,7 +2,7 @@
 // goes on by itself when the fault is over.
 import { type ChildProcess, execFileSync, spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
-import { closeSync, copyFileSync, cpSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmdirSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, copyFileSync, cpSync, existsSync, mkdirSync, mkdtempSync, openSync, readFileSync, renameSync, rmdirSync, rmSync, statSync, truncateSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
@@ -13,10 +13,11 @@ import { openSpool } from '../../gateway/fallback/spool.js'
 import type { Store } from '../../gateway/store/contract.js'
 import { openSqliteStore } from '../../gateway/store/sqlite.js'
 import { type Log, SILENT_LOG } from '../../protocol/index.js'
-import { collectLog, seededRandom, someDelivery, somePayment, START_MS } from '../support/store-records.js'
+import { collectLog, hexOf, seededRandom, someDelivery, somePayment, START_MS } from '../support/store-records.js'
 import { seedsOf } from '../support/store-random.js'
 import { allPages, type Test } from '../support/store-suite.js'
 
+t.setTimeout(120_000)
 const WRITER = fileURLToPath(new URL('../support/store-writer.js', import.meta.url))
 const REFUSED_WITHIN_MS = 300
 
@@ -158,6 +159,20 @@ t.test('pages that cannot be read refuse the call; repaired, all goes on without
   t.same(await eventually(() => store.recordPayment(somePayment(999), [])), { outcome: 'new' })
 })
 
+t.test('a database file that is moved away takes no more payments until it is back', async t => {
+  const path = join(t.testdir(), 'x.db')
+  const store = await openStore(path)
+  t.teardown(() => store.close())
+  await store.recordPayment(somePayment(1), [])
+  renameSync(path, `${path}.away`)
+  await t.rejects(store.recordPayment(somePayment(2), []), { code: 'STORE_FAILED' })
+  await t.rejects(store.findPayment('pnb', 'T1'), { code: 'STORE_FAILED' })
+  t.notOk(existsSync(path), 'nothing is made in its place')
+  renameSync(`${path}.away`, path)
+  t.same(await eventually(() => store.recordPayment(somePayment(2), [])), { outcome: 'new' })
+  t.ok(await eventually(() => store.findPayment('pnb', 'T1')))
+})
+
 /** The first page and what every connection reads when it opens. */
 function pagesToKeep (path: string): Set<number> {
   const db = new Database(path, { readonly: true })
@@ -208,6 +223,7 @@ t.test('kill -9 while writing loses nothing that was confirmed, and leaves no ha
   t.same(all.store.filter(i => !ids.has(`T${i}`)), [], 'all of the store')
   t.same(rows.filter(row => row.deliveries.length !== 2).map(row => row.payment.transactionId), [], 'each with both deliveries')
   t.match(store.stats(), { payments: rows.length, openDeliveries: rows.length * 2 })
+  t.same(all.store.filter(i => store.claimMark({ mark: hexOf(`mark ${i}`), owner: '', expiresAt: START_MS + 1000 })), [], 'each request mark that came before')
   t.same(all.spool.filter(i => spool.findPayment('pnb', `T${i}`) === undefined), [], 'all of the spool')
   await spool.close()
   await store.close()

@@ -5,11 +5,12 @@ import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import type { FallbackRecord } from '../../gateway/fallback/contract.js'
-import { openPubsubFallback, parsePubsubUrl, PUBLISH_MESSAGES_MAX, PUBLISH_QUEUE_MAX, PUBSUB_PAUSE_MS } from '../../gateway/fallback/pubsub.js'
+import { openPubsubFallback, parsePubsubUrl, PUBLISH_BYTES_MAX, PUBLISH_MESSAGES_MAX, PUBLISH_QUEUE_MAX, PUBSUB_PAUSE_MS } from '../../gateway/fallback/pubsub.js'
 import { createPubsubRest, parseServiceAccount, RESPONSE_BYTES_MAX } from '../../gateway/fallback/pubsub-rest.js'
 import { CHANGES_PER_RECORD } from '../../gateway/fallback/records.js'
 import { openSpool } from '../../gateway/fallback/spool.js'
 import { SILENT_LOG, SoundboxError } from '../../protocol/index.js'
+import { paymentRecord, recordName } from '../support/fallback-records.js'
 import { collectLog, someDelivery, somePayment, START_MS, stepOf } from '../support/store-records.js'
 import type { Test } from '../support/store-suite.js'
 
@@ -66,14 +67,6 @@ async function openBoth (t: Test, more: { nowMs?: () => number, log?: typeof SIL
   return { double, dir, spool, fallback }
 }
 
-function paymentRecord (i: number): FallbackRecord {
-  return { kind: 'payment', payment: somePayment(i), deliveries: [someDelivery(i)] }
-}
-
-function idOf (record: FallbackRecord): string {
-  return record.kind === 'payment' ? record.payment.transactionId : record.kind
-}
-
 t.test('records of one turn are one publish, ordered, found, and drained in order', async t => {
   const { double, fallback } = await openBoth(t)
   await Promise.all([1, 2, 3].map(i => fallback.append(paymentRecord(i))))
@@ -87,8 +80,8 @@ t.test('records of one turn are one publish, ordered, found, and drained in orde
   t.equal(fallback.depth(), 4)
   t.same(fallback.findPayment('pnb', 'T2'), { payment: somePayment(2), deliveries: [someDelivery(2)] })
   const seen: string[] = []
-  t.same(await fallback.drain(async record => { seen.push(idOf(record)) }), { drained: 4, setAside: 0, left: 0 })
-  t.same(seen, ['T1', 'T2', 'T3', 'reversal'])
+  t.same(await fallback.drain(async record => { seen.push(recordName(record)) }), { drained: 4, setAside: 0, left: 0 })
+  t.same(seen, ['T1', 'T2', 'T3', 'reversal T2'])
   t.equal(double.queue.length, 0, 'all acknowledged')
   t.equal(fallback.findPayment('pnb', 'T2'), undefined)
   t.equal(fallback.depth(), 0)
@@ -113,7 +106,7 @@ t.test('while Pub/Sub fails records go to the spool, at once after the first, an
   await fallback.append(paymentRecord(4))
   t.equal(spool.depth(), 2, 'asked again after the pause')
   const seen: string[] = []
-  t.same(await fallback.drain(async record => { seen.push(idOf(record)) }), { drained: 4, setAside: 0, left: 0 })
+  t.same(await fallback.drain(async record => { seen.push(recordName(record)) }), { drained: 4, setAside: 0, left: 0 })
   t.same(seen, ['T1', 'T4', 'T2', 'T3'])
 })
 
@@ -122,7 +115,7 @@ t.test('a Pub/Sub that cannot be reached at all does not keep the gateway from s
   double.mode.status = 403
   await fallback.append(paymentRecord(1))
   const seen: string[] = []
-  t.match(await fallback.drain(async record => { seen.push(idOf(record)) }), { drained: 1, left: 0 })
+  t.match(await fallback.drain(async record => { seen.push(recordName(record)) }), { drained: 1, left: 0 })
   t.same(seen, ['T1'])
 })
 
@@ -131,8 +124,8 @@ t.test('what can wait is given back and stops the drain, what can never be appli
   for (let i = 0; i < 4; i++) await fallback.append(paymentRecord(i))
   double.queue.splice(1, 0, { ackId: 'x', message: { data: Buffer.from('not a record').toString('base64'), orderingKey: '' }, out: false })
   const apply = (locked: boolean) => async (record: FallbackRecord): Promise<void> => {
-    if (idOf(record) === 'T1') throw new SoundboxError('INPUT_INVALID', 'a value is missing')
-    if (idOf(record) === 'T2' && locked) throw new SoundboxError('STORE_FAILED', 'locked')
+    if (recordName(record) === 'T1') throw new SoundboxError('INPUT_INVALID', 'a value is missing')
+    if (recordName(record) === 'T2' && locked) throw new SoundboxError('STORE_FAILED', 'locked')
   }
   t.same(await fallback.drain(apply(true)), { drained: 1, setAside: 2, left: 1 })
   t.same(double.queue.map(item => item.out), [false, false], 'the two others may be pulled again')
@@ -145,6 +138,10 @@ t.test('a publish holds no more messages than Pub/Sub takes', async t => {
   const { double, fallback } = await openBoth(t)
   await Promise.all(Array.from({ length: PUBLISH_MESSAGES_MAX + 1 }, (_, at) => fallback.append({ kind: 'reversal', bankId: 'b', transactionId: 't', at })))
   t.same(double.published().map(call => (call.body['messages'] as Message[]).length), [PUBLISH_MESSAGES_MAX, 1])
+  const long = (at: number): FallbackRecord => ({ kind: 'reversal', bankId: 'b'.repeat(200_000), transactionId: 't', at })
+  const fit = Math.floor(PUBLISH_BYTES_MAX / JSON.stringify(long(0)).length)
+  await Promise.all(Array.from({ length: fit + 1 }, () => fallback.append(long(1))))
+  t.same(double.published().slice(2).map(call => (call.body['messages'] as Message[]).length), [fit, 1], 'nor more bytes')
   await fallback.append({ kind: 'changes', changes: Array.from({ length: CHANGES_PER_RECORD + 1 }, (_, i) => stepOf(someDelivery(i), 'spoken', i)) })
   t.equal((double.published().at(-1)!.body['messages'] as Message[]).length, 2, 'a long list of changes is two messages')
 })

@@ -1,4 +1,4 @@
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
@@ -6,17 +6,19 @@ import type { HistoryQuery } from '../../gateway/store/contract.js'
 import { foldChanges } from '../../gateway/store/delivery-steps.js'
 import { migrateSqlite, migrationChecksum, pendingMigrations } from '../../gateway/store/migrate.js'
 import { createReplayMemory } from '../../gateway/store/replay-marks.js'
-import { openSqliteStore } from '../../gateway/store/sqlite.js'
+import { MARKS_PAGE, openSqliteStore } from '../../gateway/store/sqlite.js'
 import { createBatchWriter, type Op, type Ops } from '../../gateway/store/sqlite-batch.js'
 import { historyOps, historySql } from '../../gateway/store/sqlite-history.js'
-import { BUSY_TIMEOUT_MS_MAX, openDatabase } from '../../gateway/store/sqlite-open.js'
+import { BUSY_TIMEOUT_MS_MAX, openDatabase, PAGE_BYTES, WAL_PAGES_MAX } from '../../gateway/store/sqlite-open.js'
 import { readOps, writeOps } from '../../gateway/store/sqlite-ops.js'
 import { SQLITE_MIGRATIONS } from '../../gateway/store/sqlite-schema.js'
+import { TRANSACTION_OPS_MAX } from '../../gateway/store/sqlite-worker.js'
 import { openWorkerLink, type WorkerLink } from '../../gateway/store/worker-link.js'
 import { SILENT_LOG } from '../../protocol/index.js'
 import type { Test } from '../support/store-suite.js'
 import { collectLog, hexOf, someDelivery, somePayment, START_MS, stepOf } from '../support/store-records.js'
 
+t.setTimeout(120_000)
 const settings = (path: string) => ({ path, log: SILENT_LOG, nowMs: () => START_MS })
 
 /** A database with our tables, in this thread. */
@@ -101,6 +103,7 @@ t.test('no history query scans a table or sorts, with any filters', async t => {
     const bad = plan.filter(step => (/^SCAN/.test(step) && !/USING INDEX payment_failed$/.test(step)) || (/TEMP B-TREE/.test(step) && !isFew))
     t.same(bad, [], `${names.filter((_, bit) => mask & (1 << bit)).join('+')}: ${plan.join(' | ')}`)
     if (query.cursor !== undefined && !isFew && query.since === undefined) t.match(plan[0], /accepted_at<\?/, 'a cursor is where the walk begins')
+    if (query.tid !== undefined && !isFew) t.match(plan[0], /delivery_history \(tid=\? AND listed=\?/, 'payments that are not listed are not walked over')
   }
 })
 
@@ -150,6 +153,15 @@ t.test('deep pages of a large history cost what the first one costs', async t =>
   t.ok(last < first * 10, `first page ${first.toFixed(3)} ms, page 1,000 ${last.toFixed(3)} ms; walking there would be a thousandfold`)
 })
 
+t.test('the write-ahead log stays within its bound under load', async t => {
+  const db = openHere(t)
+  const insert = db.prepare(`INSERT INTO replay_mark (mark, owner, expires_at) VALUES (zeroblob(16), ?, 1)`)
+  const owner = 'o'.repeat(PAGE_BYTES - 200)
+  for (let batch = 0; batch < 30; batch++) db.transaction(() => { for (let i = 0; i < WAL_PAGES_MAX / 20; i++) insert.run(owner) })()
+  const bytes = statSync(`${db.name}-wal`).size
+  t.ok(bytes < WAL_PAGES_MAX * PAGE_BYTES * 1.2, `${bytes} bytes of log after one and a half times its bound was written`)
+})
+
 t.test('many steps of one delivery fold into one', async t => {
   const delivery = someDelivery(1)
   const folded = foldChanges([
@@ -186,13 +198,16 @@ t.test('a backup is a whole, checked, private copy that opens as a store', async
   await Promise.all(Array.from({ length: 200 }, (_, i) => store.recordPayment(somePayment(i), [someDelivery(i)])))
   const target = join(dir, 'copy.db')
   let writes = 0
+  writeFileSync(join(dir, 'old.db.backup-part'), 'cut off by a power failure')
   const backup = store.backup(target)
+  await t.rejects(store.backup(join(dir, 'second.db')), { code: 'STORE_FAILED' }, 'one at a time')
   for (let done = false; !done;) {
     await store.recordPayment(somePayment(1000 + writes++), [])
     done = await Promise.race([backup.then(() => true), new Promise<false>(resolve => { setImmediate(() => { resolve(false) }) })])
   }
   t.equal((await backup).bytes, statSync(target).size)
   t.equal(statSync(target).mode & 0o777, 0o600)
+  t.same(readdirSync(dir).filter(name => name.endsWith('-part')), [])
   t.ok(writes > 1, `${writes} payments were recorded meanwhile`)
   const copy = await openSqliteStore(settings(target))
   t.ok((await copy.findPayment('pnb', 'T199')) !== undefined)
@@ -212,6 +227,22 @@ t.test('the queue has a limit, and beyond it calls are refused at once', async t
   t.same(await store.recordPayment(somePayment(10), []), { outcome: 'new' })
   t.match(store.stats(), { payments: 11, writeQueue: 0, committedOps: 11 })
   t.ok(store.stats().committedBatches <= 3, 'one turn is one transaction')
+})
+
+t.test('a flood is several transactions, and all marks of a full memory come back after a restart', async t => {
+  const path = join(t.testdir(), 'x.db')
+  const first = await openSqliteStore(settings(path))
+  await Promise.all(Array.from({ length: TRANSACTION_OPS_MAX * 2 + 1 }, () => first.stepDeliveries([])))
+  t.match(first.stats(), { committedBatches: 3, committedOps: TRANSACTION_OPS_MAX * 2 + 1 })
+  await first.close()
+  const db = new Database(path)
+  const insert = db.prepare('INSERT INTO replay_mark (mark, owner, expires_at) VALUES (unhex(?), ?, ?)')
+  db.transaction(() => { for (let i = 0; i < MARKS_PAGE + 2; i++) insert.run(i.toString(16).padStart(32, '0'), '', START_MS + (i === 5 ? -1 : 9)) })()
+  db.close()
+  const store = await openSqliteStore(settings(path))
+  t.teardown(() => store.close())
+  const claim = (i: number): boolean | Promise<boolean> => store.claimMark({ mark: i.toString(16).padStart(32, '0'), owner: '', expiresAt: START_MS + 9 })
+  t.same([0, 5, MARKS_PAGE - 1, MARKS_PAGE, MARKS_PAGE + 1, MARKS_PAGE + 2].map(claim), [false, true, false, false, false, true])
 })
 
 t.test('the replay memory has a limit, counts after a purge again, and purges by time', async t => {

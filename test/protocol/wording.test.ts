@@ -180,7 +180,7 @@ t.test('a language with joining forms and compound words fits into the shape', a
     },
     sandhi: text => text.replaceAll('tri onnu', 'triyonnu')
   }
-  const said = (rupees: number) => wordIn(joining, { kind: 'payment', amountMinor: rupees * 100, currency: 'INR' }, false)
+  const said = (rupees: number) => wordIn(joining, { kind: 'payment', amountMinor: rupees * 100, currency: 'INR' })
   t.equal(said(100).text, 'Kodu, nuuru ruupa')
   t.equal(said(101).text, 'Kodu, nuutriyonnu ruupa')
   t.same(said(101).clips, ['payment', 'hundred-join', 'n1', 'rupees'])
@@ -188,4 +188,16 @@ t.test('a language with joining forms and compound words fits into the shape', a
   t.equal(said(2202).text, 'Kodu, randu aayirathi randu nuutri randu ruupa')
   t.throws(() => said(3), /does not list/, 'a clip that is missing in the table is our own mistake and loud')
   t.same(numberFromGroups(10_01_00_000, sideBySide), ['n10', 'crore', 'n1', 'lakh'])
+})
+
+t.test('a summary of payments that came too fast does not speak of being offline', async t => {
+  const summary = { kind: 'summary', amountMinor: 4500, currency: 'INR', count: 2 } as const
+  for (const language of WORDED) {
+    const offline = wordAnnouncement({ ...summary, language })
+    const online = wordAnnouncement({ ...summary, language }, { isOnline: true })
+    t.same(online.clips, offline.clips.filter(clip => clip !== 'while-offline'), language)
+    t.ok(isSafeText(online.text) && online.text.length < offline.text.length, online.text)
+    t.notMatch(online.text, /^,|,$|, ,/, language)
+  }
+  t.equal(wordAnnouncement({ ...summary, language: 'ENGLISH' }, { isOnline: true }).text, 'Two payments, forty five rupees')
 })

@@ -2,6 +2,7 @@
 import { openEmbeddedBroker } from '../../gateway/broker/embedded.js'
 import type { Broker } from '../../gateway/broker/contract.js'
 import type { BrokerLimits } from '../../gateway/broker/limits.js'
+import type { BrokerTls } from '../../gateway/broker/listeners.js'
 import {
   type Ack, type Announcement, decodeAck, decodeMessage, type Desired, type DownTopic, encodeMessage, formatTopic, sealAnnouncement, SILENT_LOG, type UpTopic
 } from '../../protocol/index.js'
@@ -12,8 +13,12 @@ export type DeviceBroker = {
   broker: Broker
   port: number
   url: string
+  /** With TLS, when it was asked for. */
+  tlsUrl: string
   arrived: Arrived[]
   connects: string[]
+  /** Names on the certificates that boxes have shown. */
+  certificateNames: (string | undefined)[]
   /** Called before a message is confirmed; a rejection closes the connection without PUBACK. */
   beforeConfirm: (message: Arrived) => Promise<void> | void
   acks: (tid: string) => Ack[]
@@ -31,13 +36,14 @@ export function boxKeys (n: number): BoxKeys {
 }
 
 /** `mqttPort`: 0 = any free one; a fixed one for a broker that comes back. */
-export async function openDeviceBroker (boxes: readonly BoxKeys[], options: { mqttPort?: number, limits?: Partial<BrokerLimits> } = {}): Promise<DeviceBroker> {
+export async function openDeviceBroker (boxes: readonly BoxKeys[], options: { mqttPort?: number, limits?: Partial<BrokerLimits>, tls?: BrokerTls } = {}): Promise<DeviceBroker> {
   const keysOf = new Map(boxes.map(box => [box.tid, box]))
   const waiters = new Set<() => void>()
   const look = (): void => { for (const waiter of waiters) waiter() }
-  const self: Omit<DeviceBroker, 'broker' | 'port' | 'url'> = {
+  const self: Omit<DeviceBroker, 'broker' | 'port' | 'url' | 'tlsUrl'> = {
     arrived: [],
     connects: [],
+    certificateNames: [],
     beforeConfirm: () => {},
     acks: tid => self.arrived.filter(one => one.tid === tid && one.name === 'ack').map(one => decodeAck(encodeMessage(one.message))),
     send: (tid, name, message) => broker.publish(formatTopic(tid, name), encodeMessage(message)),
@@ -62,8 +68,11 @@ export async function openDeviceBroker (boxes: readonly BoxKeys[], options: { mq
     }),
     close: () => broker.close()
   }
-  const broker = await openEmbeddedBroker({ host: '127.0.0.1', mqttPort: options.mqttPort ?? 0, limits: options.limits ?? {}, log: SILENT_LOG, nowMs: Date.now }, {
-    authenticate: ({ clientId, password }) => keysOf.get(clientId)?.password === password ? clientId : undefined,
+  const broker = await openEmbeddedBroker({ host: '127.0.0.1', mqttPort: 0, log: SILENT_LOG, nowMs: Date.now, ...options }, {
+    authenticate: ({ clientId, password, certificateName }) => {
+      self.certificateNames.push(certificateName)
+      return keysOf.get(clientId)?.password === password ? clientId : undefined
+    },
     onConnected: ({ tid }) => {
       self.connects.push(tid)
       look()
@@ -78,5 +87,5 @@ export async function openDeviceBroker (boxes: readonly BoxKeys[], options: { mq
     }
   })
   const port = broker.ports.mqtt ?? 0
-  return Object.assign(self, { broker, port, url: `mqtt://127.0.0.1:${port}` })
+  return Object.assign(self, { broker, port, url: `mqtt://127.0.0.1:${port}`, tlsUrl: `mqtts://127.0.0.1:${broker.ports.mqtts ?? 0}` })
 }

@@ -1,9 +1,11 @@
 // A serial line in memory: the agent's real driver at one end, the simulated box at the other, a clock that jumps, faults from a seed.
 import { openSerialBox, type SerialBox } from '../../device-agent/serial-box.js'
 import type { OpenPort } from '../../device-agent/serial-link.js'
-import { type FaultProfile, makeRandom, type Random } from '../../firmware-sim/faults.js'
+import type { FaultProfile, Random } from '../../firmware-sim/faults.js'
+import { openRandom } from '../../firmware-sim/fleet-faults.js'
 import { type SimBox, startSimBox } from '../../firmware-sim/sim-box.js'
 import { type BoxAnnouncement, type BoxHello, type BoxStatus, makeFirmwareKeys, type SerialResult, SILENT_LOG, SoundboxError, type Timers } from '../../protocol/index.js'
+import { seedsOf } from './random.js'
 
 export const MAKER = makeFirmwareKeys()
 export const BAUD = 115_200
@@ -11,7 +13,8 @@ export const BAUD = 115_200
 /** A clock that moves only when told to; what is due runs in order of time, promises between. */
 export type FakeClock = Timers & { advance: (ms: number) => Promise<void>, runUntil: (isDone: () => boolean, limitMs: number) => Promise<boolean> }
 
-export function makeFakeClock (): FakeClock {
+/** `eventsATurn`: promises go on after so many events. 1 is exact; a test runner's hooks make each turn dear, and a thousand runs take fewer. */
+export function makeFakeClock (eventsATurn = 1): FakeClock {
   let now = 0
   let count = 0
   const due: { atMs: number, order: number, run: () => void }[] = []
@@ -42,13 +45,13 @@ export function makeFakeClock (): FakeClock {
     async advance (ms) {
       const limitMs = now + ms
       await settle()
-      while (step(limitMs)) await null // One turn an event is enough for chains to go on, and a test runner's hooks make turns dear.
+      for (let events = 1; step(limitMs); events++) if (events % eventsATurn === 0) await null
       await settle()
       now = limitMs
     },
     async runUntil (isDone, limitMs) {
       await settle()
-      while (!isDone() && step(limitMs)) await null
+      for (let events = 1; !isDone() && step(limitMs); events++) if (events % eventsATurn === 0) await null
       await settle()
       return isDone()
     }
@@ -77,8 +80,8 @@ export type World = {
 }
 
 /** A world with one box, its host already opening. */
-export function startWorld (options: { seed?: number, faults?: FaultProfile, tid?: string | undefined, audioScale?: number, firmware?: string } = {}): World {
-  const clock = makeFakeClock()
+export function startWorld (options: { seed?: number, faults?: FaultProfile, tid?: string | undefined, audioScale?: number, firmware?: string, eventsATurn?: number } = {}): World {
+  const clock = makeFakeClock(options.eventsATurn)
   const hellos: World['hellos'] = []
   const statuses: BoxStatus[] = []
   const late: SerialResult[] = []
@@ -140,9 +143,7 @@ export function announcementOf (n: number, changes: Partial<BoxAnnouncement> = {
   }
 }
 
-/** Runs `test` once a seed: 1 to `count`, times SEEDS; SEED=17 alone replays one. */
+/** Runs `test` once a seed, one after the other; how many and which as in random.ts. */
 export async function forSeeds (count: number, test: (random: Random, seed: number) => void | Promise<void>): Promise<void> {
-  const only = process.env['SEED']
-  const seeds = only === undefined ? Array.from({ length: count * Number(process.env['SEEDS'] ?? 1) }, (_, index) => index + 1) : [Number(only)]
-  for (const seed of seeds) await test(makeRandom(seed), seed)
+  for (const seed of seedsOf(count)) await test(openRandom(seed), seed)
 }

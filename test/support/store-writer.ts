@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { openSpool } from '../../gateway/fallback/spool.js'
 import { openSqliteStore } from '../../gateway/store/sqlite.js'
 import { SILENT_LOG } from '../../protocol/index.js'
-import { someDelivery, somePayment, START_MS } from './store-records.js'
+import { hexOf, someDelivery, somePayment, START_MS } from './store-records.js'
 
 const [dir = '', first = '0'] = process.argv.slice(2)
 const AT_ONCE = 20
@@ -24,8 +24,10 @@ async function work (kind: 'store' | 'spool'): Promise<void> {
     const i = next++
     const [payment, deliveries] = [somePayment(i), [someDelivery(i), someDelivery(i, { tid: 'second' })]]
     try {
-      if (kind === 'store') await store.recordPayment(payment, deliveries)
-      else await spool.append({ kind: 'payment', payment, deliveries })
+      if (kind === 'store') {
+        store.claimMark({ mark: hexOf(`mark ${i}`), owner: '', expiresAt: START_MS + 1000 })
+        await store.recordPayment(payment, deliveries)
+      } else await spool.append({ kind: 'payment', payment, deliveries })
       say(`${kind} ${i}`)
     } catch {
       say(`refused ${i}`)
