@@ -4,7 +4,6 @@
 // across an await of the caller. A call that cannot be served (locked, full, I/O error, closed) rejects with STORE_FAILED, soon: the
 // caller has a fallback. Times are milliseconds since 1970, UTC. Amounts are minor units.
 import type { AnnouncementKind, Language } from '../../protocol/index.js'
-import type { IntegrationStore } from './integration-records.js'
 
 export type PaymentStatus = 'success' | 'failed'
 export type PaymentSource = 'http' | 'iso8583'
@@ -169,8 +168,6 @@ export type Store = {
   /** True when the mark is new, or its owner is the same and not ''. Durable no later than the next recorded payment. */
   claimMark: (mark: ReplayMark) => boolean | Promise<boolean>
   purgeMarks: (expiredBefore: number) => Promise<number>
-  /** Audit trail, provider calls, tokens, one-time codes. */
-  integration: IntegrationStore
   /** Removes payments accepted before the time, with their deliveries, at most `limit`. Open deliveries keep their payment. Counts notices too. */
   purgeHistory: (acceptedBefore: number, limit: number) => Promise<number>
   /** A consistent copy, checked for integrity, at the path. */

@@ -25,8 +25,7 @@ const JOB_LOCKS = 0x736F
 const NO_SERVER = /^(?:08|57|53)/
 
 export type PostgresSettings = { url: string, log: Log, nowMs: () => number, queueMax?: number, marksMax?: number }
-/** All but the integration module's tables: each gateway keeps those beside itself, in SQLite. */
-export type PostgresStore = Omit<Store, 'integration'> & Pick<Wakes, 'wake' | 'onWake'>
+export type PostgresStore = Store & Pick<Wakes, 'wake' | 'onWake'>
 
 /**
  * Connects and runs the migrations. Rejects with STORE_FAILED (no connection), DATA_DIR_UNUSABLE (the server does not sync, or a newer

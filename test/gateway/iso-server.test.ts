@@ -49,7 +49,8 @@ t.test('network management is answered on one socket in both directions, and an 
 })
 
 t.test('a peer that answers no echo is closed after its misses, one that never signs on, too', async t => {
-  const server = await openServer(t, { peers: [profile({ echoSeconds: 1, echoMisses: 1, signOnSeconds: 1 })].map(peer => ({ ...peer, session: { ...peer.session, echoIdleMs: 50, answerMs: 100, signOnMs: 300 } })) })
+  const peer = profile({ echoMisses: 1 })
+  const server = await openServer(t, { peers: [{ ...peer, session: { ...peer.session, echoIdleMs: 50, answerMs: 100, signOnMs: 300 } }] })
   const deaf = await signedOn(t, server, { answers: false })
   const shy = await connectSwitch(t, { port: server.port ?? 0 })
   await Promise.all([deaf.closed, shy.closed])

@@ -87,7 +87,6 @@ export function memoryStore (nowMs: () => number): MemoryStore {
       return marks.claim(mark, nowMs())
     },
     purgeMarks: before => marks.purge(before),
-    integration: undefined as never, // The heart knows nothing of it.
     purgeHistory: () => serve('writes', 'purgeHistory', () => 0),
     backup: () => serve('reads', 'backup', () => ({ bytes: 0 })),
     async exclusively (_job, work) {

@@ -9,8 +9,7 @@ import { INTEGRATION_PERMISSIONS } from '../../../gateway/integration/contract.j
 import { PERMISSIONS, ROLES } from '../../../gateway/integration/permissions.js'
 import { FAILURES_PER_MINUTE, openTokens, TOKEN_LIFE_DAYS_MAX, TOKEN_RATE_PER_MINUTE_MAX } from '../../../gateway/integration/tokens.js'
 import { openTotp, stepTotp, TOTP_SEED_BYTES, TOTP_TRIES_MAX, TOTP_TRIES_WINDOW_MS, totpCode, type TotpState } from '../../../gateway/integration/totp.js'
-import type { Store } from '../../../gateway/store/contract.js'
-import { openSqliteStore } from '../../../gateway/store/sqlite.js'
+import { openSqliteStore, type SqliteStore } from '../../../gateway/store/sqlite.js'
 import { SILENT_LOG, SoundboxError } from '../../../protocol/index.js'
 import { AUDIT_KEY, keepingLog, memoryAuditStore } from '../../support/integration-world.js'
 import { openManualClock, settled, until } from '../../support/manual-clock.js'
@@ -124,7 +123,7 @@ t.test('a store that refuses is tried again, and a sequence number that another 
 const SMS = { to: ['+255712345678'], text: 'hello', client_ref: 'n-1' }
 const SENT: ServiceResponse<'send_sms_message'> = { client_ref: 'n-1', provider_id: 'p1', parts: 1,
   recipients: [{ to_masked: '2557****5678', status: 'ACCEPTED', code: null, cost: null }] }
-function ledgerWorld (store: Store, clock = openManualClock()): { ledger: CallLedger, send: (answer: () => Promise<typeof SENT>, more?: object) => Promise<typeof SENT>,
+function ledgerWorld (store: SqliteStore, clock = openManualClock()): { ledger: CallLedger, send: (answer: () => Promise<typeof SENT>, more?: object) => Promise<typeof SENT>,
   references: string[], clock: typeof clock, log: ReturnType<typeof keepingLog> } {
   const log = keepingLog()
   const ledger = openCallLedger({ store: store.integration.calls, key: KEY, nowMs: clock.nowMs, log })
