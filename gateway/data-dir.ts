@@ -109,7 +109,9 @@ function isGateway (pid: number): boolean {
 }
 
 function readMasterKey (path: string, mayMake: boolean): Buffer {
-  if (!existsSync(path) && !mayMake) throw new SoundboxError('SECRET_UNREADABLE', `the master key ${path} is missing: put back the one that sealed this data directory, or make one for a new directory`)
+  if (!existsSync(path) && !mayMake) {
+    throw new SoundboxError('SECRET_UNREADABLE', `the master key ${path} is missing: put back the one that sealed this data directory, or make one for a new directory`)
+  }
   const key = parseKey(readOrMake(path, () => randomBytes(MASTER_KEY_BYTES).toString('base64')))
   if (key === undefined) throw new SoundboxError('SECRET_UNREADABLE', `${path} must hold ${MASTER_KEY_BYTES} bytes in base64`)
   return key

@@ -91,7 +91,8 @@ function bankRoutes (app: FastifyInstance, { directory }: AdminDeps): void {
   app.post('/banks', { schema: { tags: ['banks'], summary: 'Add a bank; its secrets are shown once, here', body: BankBody } }, async request =>
     await directory.addBank(request.body as Static<typeof BankBody>))
   app.get('/banks', { schema: { tags: ['banks'], summary: 'All banks, without secrets' } }, async () => ({ banks: directory.banks().map(bankView) }))
-  app.post('/banks/:id/rotate-key', { preValidation: bodyMayBeLeftOut, schema: { tags: ['banks'], summary: 'New credentials; the old ones live on for the overlap', body: RotateBody } }, async request => {
+  const rotation = { tags: ['banks'], summary: 'New credentials; the old ones live on for the overlap', body: RotateBody }
+  app.post('/banks/:id/rotate-key', { preValidation: bodyMayBeLeftOut, schema: rotation }, async request => {
     const { overlapSeconds } = request.body as Static<typeof RotateBody>
     return await directory.rotateBankKey(param(request.params, 'id'), (overlapSeconds ?? OVERLAP_SECONDS) * 1000)
   })

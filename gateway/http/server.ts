@@ -22,6 +22,8 @@ export const CONNECTION_TIMEOUT_MS = 65_000
 export const KEEP_ALIVE_TIMEOUT_MS = 60_000
 /** An event loop this late cannot keep the promise of a quick answer: triggers get 503 until it recovers. */
 export const LOOP_DELAY_MS_MAX = 2000
+/** A connection that was busy when the stop began is let go this soon after its answer. */
+const IDLE_CHECK_MS = 50
 /** A stop waits so long for requests under way. */
 export const STOP_TIMEOUT_MS = 10_000
 const TRACE_ID = /^[\w-]{8,64}$/
@@ -104,13 +106,18 @@ async function listen (app: FastifyInstance, deps: HttpDeps, trusted: WeakSet<So
     port: (app.server.address() as AddressInfo).port,
     async close () {
       const localClosed = local === undefined ? undefined : closeServer(local)
+      const idle = setInterval(() => { local?.closeIdleConnections() }, IDLE_CHECK_MS)
       const force = setTimeout(() => {
         local?.closeAllConnections()
         app.server.closeAllConnections()
       }, STOP_TIMEOUT_MS)
-      await app.close()
-      await localClosed
-      clearTimeout(force)
+      try {
+        await app.close()
+        await localClosed
+      } finally {
+        clearTimeout(force)
+        clearInterval(idle)
+      }
     }
   }
 }
