@@ -44,7 +44,8 @@ t.test('each route takes what is right and names what is wrong', async t => {
   for (const [body, code, why] of [
     [{ id: 'pnb' }, 'ALREADY_EXISTS', 'the same id'], [{ id: 'pnb2', base: 'pnb' }, 'ALREADY_EXISTS', 'the same base'], [{ id: 'pnb3', passKey: bank.passKey }, 'ALREADY_EXISTS', 'the same pass_key'],
     [{}, 'INPUT_INVALID', 'no id'], [{ id: 'A B' }, 'INPUT_INVALID', 'id with a space'], [{ id: 'x' }, 'INPUT_INVALID', 'id too short'], [{ id: 'x'.repeat(33) }, 'INPUT_INVALID', 'id too long'],
-    [{ id: 'ok', base: '../etc' }, 'INPUT_INVALID', 'base with a slash'], [{ id: 'ok', profile: 'des' }, 'INPUT_INVALID', 'profile'], [{ id: 'ok', profle: 'none' }, 'INPUT_INVALID', 'a mistyped member'],
+    [{ id: 'ok', base: '../etc' }, 'INPUT_INVALID', 'base with a slash'], [{ id: 'ok', profile: 'des' }, 'INPUT_INVALID', 'profile'],
+    [{ id: 'ok', profle: 'none' }, 'INPUT_INVALID', 'a mistyped member'],
     [{ id: 'ok', database: 'false' }, 'INPUT_INVALID', 'a text for a truth value'], [{ id: 'ok', ratePerSecond: 0 }, 'INPUT_INVALID', 'rate'], [{ id: 'ok', ratePerSecond: null }, 'INPUT_INVALID', 'a null'],
     [{ id: 'ok', passKey: 'short' }, 'INPUT_INVALID', 'pass_key'], [{ id: 'ok', fieldNames: { colum1: 'x' } }, 'INPUT_INVALID', 'a mistyped column'],
     [{ id: 'ok', fieldNames: { column1: 'column2' } }, 'INPUT_INVALID', 'two columns under one name'], [{ id: 'ok', fieldNames: { column1: 'same', column8: 'same' } }, 'INPUT_INVALID', 'two columns renamed alike']

@@ -266,7 +266,8 @@ t.test('mutual TLS and a key exchange with the gateway\'s own server', async t =
   t.match(await Promise.all([2, 3, 4, 5].map(stan => client.request(purchase(stan)))), [{ fields: { 39: '00' } }, {}, {}, {}])
   const other = openClient(t, [], { wire: undefined } as never, { endpoints: [{ ...endpoint, tls: { ca } }], wire: profile.wire })
   await t.rejects(other.whenReady(400), { code: 'ISO_UNAVAILABLE' }, 'no certificate, no connection')
-  const wrongKek = openClient(t, [], {}, { endpoints: [{ ...endpoint, tls: { ca, ...pairs['client']! } }], wire: { ...profile.wire, mac: { algorithm: 'x9.19', key: Buffer.from(key, 'hex'), kek: Buffer.alloc(16, 3) } } })
+  const wrongKek = openClient(t, [], {}, { endpoints: [{ ...endpoint, tls: { ca, ...pairs['client']! } }],
+    wire: { ...profile.wire, mac: { algorithm: 'x9.19', key: Buffer.from(key, 'hex'), kek: Buffer.alloc(16, 3) } } })
   await wrongKek.whenReady(10_000)
   await t.rejects(wrongKek.exchangeKey(Buffer.alloc(16, 1)), { code: 'ISO_UNAVAILABLE', message: /refused/ })
 })

@@ -164,7 +164,8 @@ t.test('a reversal names its original', async t => {
 })
 
 t.test('what may be sent again, told again, or must be taken back', async t => {
-  const rows: [Message, string][] = [[purchase(1), 'reverse'], [purchase(1, {}, '0100'), 'reverse'], [purchase(1, {}, '0220'), 'repeat'], [reversal(purchase(1), 2, '0420'), 'repeat'], [network('301', 1), 'again'],
+  const rows: [Message, string][] = [[purchase(1), 'reverse'], [purchase(1, {}, '0100'), 'reverse'], [purchase(1, {}, '0220'), 'repeat'],
+    [reversal(purchase(1), 2, '0420'), 'repeat'], [network('301', 1), 'again'],
     [purchase(1, { 3: '310000' }), 'again'], [purchase(1, { 3: '380000' }, '0100'), 'again'], [purchase(1, { 3: '010000' }), 'reverse'], [reversal(purchase(1), 2), 'reverse']]
   for (const [message, want] of rows) t.equal(safetyOf(message), want, `${message.mti} ${message.fields['3'] ?? ''}`)
   t.same(['0220', '0221', '0420', '1420'].map(mti => repeatOf({ mti, fields: {} }).mti), ['0221', '0221', '0421', '1421'])
