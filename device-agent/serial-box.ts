@@ -51,6 +51,7 @@ export type SerialBox = {
   sendCredentials: (credentials: BoxCredentials) => Promise<void>
   /** Resolves when the box runs the image for good. Throws FIRMWARE_INVALID (refused, rolled back), SERIAL_TIMEOUT. */
   updateFirmware: (image: Buffer, options?: { force?: boolean, onProgress?: (done: number, total: number) => void }) => Promise<void>
+  /** What is open ends as failed: link-down if it never left this machine, no-answer if it did. */
   close: () => Promise<void>
 }
 
@@ -167,7 +168,10 @@ function ask (live: Live, message: (id: string) => SerialMessage): Promise<Seria
 async function closeBox (live: Live): Promise<void> {
   live.isClosed = true
   apply(live, { kind: 'close' })
-  for (const [id, { resolve }] of live.waiting) resolve({ id, result: 'failed', reason: 'link-down' })
+  for (const [id, { resolve }] of live.waiting) {
+    const isUnsure = live.host.requests.some(one => one.id === id && one.state === 'unsure')
+    resolve({ id, result: 'failed', reason: isUnsure ? 'no-answer' : 'link-down' })
+  }
   live.waiting.clear()
   await live.line?.close()
 }

@@ -1,7 +1,8 @@
 // All the soundboxes on the serial ports of one machine: which ports there are, who is behind them, and that no two say the same tid.
 //
 // Ports are named outright, or found: `ids` are parts of the stable names under /dev/serial/by-id, `*` is every one. A port that is named
-// is tried for ever; one that was found goes when its name goes. Of two boxes with one tid the second is closed and tried again later:
+// is tried for ever; one that was found goes when its name stays away: a box that resets takes its USB port away for a moment, and what it
+// was asked is still its to answer. Of two boxes with one tid the second is closed and tried again later:
 // a payment must not be heard in two shops.
 import { type BoxHello, type BoxStatus, type Log, type SerialResult, SoundboxError, type Timers } from '../protocol/index.js'
 import { openSerialBox, type SerialBox } from './serial-box.js'
@@ -11,6 +12,8 @@ import { listSerialPorts, type OpenPort, type PortInfo, portsFingerprint } from 
 export const PORTS_MAX = 32
 export const RESCAN_MS = 2000
 export const REFUSED_RETRY_MS = 30_000
+/** An announcement's time to live and the wait for its answer: what was asked of a box that is gone has ended by then. */
+export const ABSENT_MS = 120_000
 const FULL_SCAN_EVERY = 15 // Every so many looks the system is asked in full: it may have no folder of stable names.
 
 export type SerialFleetOptions = {
@@ -39,7 +42,11 @@ export type SerialFleet = {
   rescan: () => Promise<void>
   close: () => Promise<void>
 }
-type Entry = { path: string, isNamed: boolean, box: SerialBox | undefined, tid: string | undefined, refusal: SoundboxError | undefined, cancelRetry: (() => void) | undefined }
+/** `absentAtMs`: since when the name of a port that was found is not listed. */
+type Entry = {
+  path: string, isNamed: boolean, absentAtMs: number | undefined, box: SerialBox | undefined, tid: string | undefined
+  refusal: SoundboxError | undefined, cancelRetry: (() => void) | undefined
+}
 type Live = { options: SerialFleetOptions, entries: Map<string, Entry>, fingerprint: string, looks: number, isClosed: boolean, cancelScan: (() => void) | undefined }
 
 /** Starts to drive every port. Throws INPUT_INVALID above PORTS_MAX named ports. */
@@ -68,7 +75,7 @@ function portFromEntry ({ path, tid, box, refusal }: Entry): FleetPort {
 }
 
 function drive (live: Live, path: string, isNamed: boolean): void {
-  const entry: Entry = { path, isNamed, box: undefined, tid: undefined, refusal: undefined, cancelRetry: undefined }
+  const entry: Entry = { path, isNamed, absentAtMs: undefined, box: undefined, tid: undefined, refusal: undefined, cancelRetry: undefined }
   live.entries.set(path, entry)
   openEntry(live, entry)
 }
@@ -127,13 +134,19 @@ async function rescan (live: Live): Promise<void> {
   const listed = await listPorts()
   if (live.isClosed) return
   const wanted = listed.filter(port => ids.some(id => id === '*' || port.stablePath.includes(id))).map(port => port.stablePath)
-  for (const entry of [...live.entries.values()].filter(entry => !entry.isNamed && !wanted.includes(entry.path))) {
-    live.entries.delete(entry.path)
-    if (entry.tid !== undefined) live.options.onLost(entry.tid, 'unplugged')
-    await closeEntry(entry)
-  }
+  await dropAbsent(live, wanted)
   for (const path of wanted) {
     if (!live.entries.has(path) && live.entries.size < PORTS_MAX) drive(live, path, false)
+  }
+}
+
+async function dropAbsent (live: Live, wanted: readonly string[]): Promise<void> {
+  const nowMs = live.options.timers.nowMs()
+  for (const entry of [...live.entries.values()].filter(entry => !entry.isNamed)) {
+    entry.absentAtMs = wanted.includes(entry.path) ? undefined : entry.absentAtMs ?? nowMs
+    if (entry.absentAtMs === undefined || nowMs - entry.absentAtMs < ABSENT_MS) continue
+    live.entries.delete(entry.path)
+    await closeEntry(entry)
   }
 }
 

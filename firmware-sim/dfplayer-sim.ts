@@ -1,7 +1,8 @@
 // A simulated DFPlayer-Mini: takes its 10-byte frames, plays numbered clips of a card, reports the end of each, often twice, as the
 // real chips do. Written from their data sheet and protocol/README.md.
 import { DFPLAYER, DFPLAYER_BAUD_RATE, DFPLAYER_VOLUME_MAX, encodeDfFrame, type DfFrame, makeDfReader, type Timers } from '../protocol/index.js'
-import { type FaultProfile, makeRandom, NO_FAULTS, spoilBytes } from './faults.js'
+import { type FaultProfile, NO_FAULTS, spoilBytes } from './faults.js'
+import { openRandom } from './fleet-faults.js'
 import { makeLine } from './line.js'
 
 const CLIP_MS = 380
@@ -21,7 +22,7 @@ export type DfPlayerSim = { played: readonly number[], volume: () => number, tak
 /** Switches a module on. */
 export function startDfPlayerSim (options: DfPlayerSimOptions): DfPlayerSim {
   const { timers, faults = NO_FAULTS, seed = 1 } = options
-  const random = makeRandom(seed)
+  const random = openRandom(seed)
   const spoil = (bytes: Buffer): { bytes: Buffer, stallMs: number } => spoilBytes(bytes, faults, random)
   const reader = makeDfReader()
   const baudRate = DFPLAYER_BAUD_RATE

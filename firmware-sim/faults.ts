@@ -1,18 +1,8 @@
 // Seeded faults of a serial line and of a soundbox: the same seed gives the same run.
+import { openRandom } from './fleet-faults.js'
 
 /** Numbers in [0, 1). */
 export type Random = () => number
-
-/** A small generator (mulberry32): 32 bits of state are enough to draw faults from. */
-export function makeRandom (seed: number): Random {
-  let state = seed >>> 0
-  return () => {
-    state = (state + 0x6d2b79f5) >>> 0
-    let mixed = Math.imul(state ^ (state >>> 15), 1 | state)
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), 61 | mixed)
-    return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
-  }
-}
 
 /**
  * Chances 0..1. Of each write on the line: `flip` one bit, `loss` of one byte, `burst` of garbage in front, `half` of it cut off,
@@ -26,7 +16,7 @@ export const BURST_BYTES_MAX = 200
 
 /** A profile drawn from a seed: some lines are nearly clean, some lose a third of what is written. */
 export function profileFromSeed (seed: number): FaultProfile {
-  const random = makeRandom(seed)
+  const random = openRandom(seed)
   const roughness = random() ** 2 * 0.3
   const chance = (): number => random() * roughness
   return {

@@ -1,6 +1,7 @@
 // A simulated soundbox with its line, clock and faults around the pure firmware. The transport (a PTY, a test's pipe) is given.
 import { type Button, type LinkPolicy, linkPolicy, makeFrameReader, type Timers } from '../protocol/index.js'
-import { type FaultProfile, makeRandom, NO_FAULTS, type Random, spoilBytes } from './faults.js'
+import { type FaultProfile, NO_FAULTS, type Random, spoilBytes } from './faults.js'
+import { openRandom } from './fleet-faults.js'
 import { type BoxOptions, type FirmwareEffect, type FirmwareEvent, firmwareDueMs, type FirmwareState, stepFirmware } from './firmware.js'
 import { type Flash, makeFlash } from './flash.js'
 import { type Line, makeLine } from './line.js'
@@ -37,7 +38,7 @@ export type SimBox = {
 /** Switches a box on. */
 export function startSimBox (options: SimBoxOptions): SimBox {
   const { timers, baudRate, seed = 1 } = options
-  const random = makeRandom(seed)
+  const random = openRandom(seed)
   const reader = makeFrameReader()
   const spoil = (bytes: Buffer): { bytes: Buffer, stallMs: number } => spoilBytes(bytes, live.faults, random)
   const live: Live = {

@@ -55,7 +55,7 @@ export const SETTINGS: readonly Setting[] = [
   { name: 'SOUNDBOX_TLS_CLIENT_CERT', fallback: 'false', what: 'true: every soundbox must show a client certificate' },
   { name: 'SOUNDBOX_HTTP_TLS', fallback: 'false', what: 'true: the HTTP port speaks HTTPS with the TLS files' },
   { name: 'SOUNDBOX_MASTER_KEY_FILE', fallback: '', what: 'file of the master key; default DATA_DIR/master.key, made on first start' },
-  { name: 'SOUNDBOX_STORE', fallback: 'sqlite', what: 'sqlite, or postgres://user:password@host/database for several gateways' },
+  { name: 'SOUNDBOX_STORE', fallback: 'sqlite', what: 'sqlite, or postgres://user:password@host/database; its backups are its own business' },
   { name: 'SOUNDBOX_BROKER', fallback: 'embedded', what: 'embedded, or mqtt://user:password@host:1883 or mqtts://… of any MQTT 3.1.1 broker' },
   { name: 'SOUNDBOX_FALLBACK', fallback: 'spool', what: 'spool, or pubsub://project/topic of Google Pub/Sub, with the spool as second net' },
   { name: 'SOUNDBOX_PUBSUB_KEY_FILE', fallback: '', what: 'service account key (JSON) of Google Pub/Sub' },

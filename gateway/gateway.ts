@@ -26,6 +26,7 @@ import { drainFallback, houseJobs } from './jobs/house-jobs.js'
 import { startJobs } from './jobs/table.js'
 import type { Store } from './store/contract.js'
 import { type Directory, openDirectory } from './store/directory.js'
+import { openPostgresStore } from './store/postgres.js'
 import { openSqliteStore } from './store/sqlite.js'
 import { type Heart, openHeart } from './trigger/heart.js'
 import { openPrompter } from './trigger/prompter.js'
@@ -61,7 +62,8 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
     return part
   }
   const dataDir = opened(openDataDir(config.dataDir, config.masterKeyFile, pid))
-  const store = opened(await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
+  const isShared = config.store !== 'sqlite'
+  const store: Store = opened(isShared ? await openPostgresStore({ url: config.store, log, nowMs }) : await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
   const directory = await openDirectory({ store, masterKey: dataDir.masterKey, nowMs })
   const fallback = opened(await openFallback(config, dataDir.file('spool'), log, nowMs))
   const types = openDeviceTypes(config.deviceTypesFile === null ? [] : parseDeviceTypes(readSetting('SOUNDBOX_DEVICE_TYPES_FILE', config.deviceTypesFile)))
@@ -78,7 +80,7 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   await drainFallback({ store, fallback, log })
   parts.broker = opened(await openBroker(config, deviceEvents({ directory, fleet, heart, prompter, log, nowMs }), log, nowMs))
   await heart.resume()
-  const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: config, nowMs, log })
+  const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: isShared ? { ...config, backupKeep: 0 } : config, nowMs, log })
   const jobs = opened(startJobs(table, { store, schedule: scheduleCron, nowMs, log }))
   const iso = await openIso({ config, heart, directory, store, metrics, nowMs, log })
   if (iso !== undefined) opened(iso)

@@ -133,7 +133,8 @@ const DOORS: Record<string, RegExp> = {
   nodemailer: /^gateway\/integration\//,
   otpauth: /^gateway\/integration\//,
   jose: /^gateway\/integration\//,
-  'fast-xml-parser': /^gateway\/integration\//
+  'fast-xml-parser': /^gateway\/integration\//,
+  fflate: /^gateway\/integration\//
 }
 t.test('a package has one or two doors', async t => {
   for (const source of PRODUCT) {

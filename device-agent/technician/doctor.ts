@@ -11,6 +11,7 @@ import { openSpeaker } from '../speaker-kinds.js'
 /** `level`: ok, a warning that some will live with, or a fault. */
 export type Finding = { check: string, level: 'ok' | 'warning' | 'fault', found: string, remedy: string | null }
 const CLOCK_TIMEOUT_MS = 3000
+const VOICE_REMEDY = 'install the optional packages (npm install) or Debian\'s espeak-ng'
 
 /** Ports, their permissions, clock, voice and sound device of this machine. `wavDir`: a folder for the trial sound. */
 export async function examineMachine (deps: { log: Log, clock: Timers, wavDir: string }): Promise<Finding[]> {
@@ -42,13 +43,14 @@ async function examineVoice ({ log, clock, wavDir }: { log: Log, clock: Timers, 
     for (const language of ['ENGLISH', 'HINDI'] as const) {
       const { text, clips } = wordAnnouncement({ kind: 'payment', amountMinor: 1900, currency: 'INR', language })
       const { audioMs } = await speaker.say({ text, clips, language, volume: 80 })
-      findings.push({ check: `voice ${language}`, level: audioMs > 0 ? 'ok' : 'fault', found: `${audioMs} ms of sound`, remedy: audioMs > 0 ? null : 'install the optional packages (npm install) or espeak-ng' })
+      const isHeard = audioMs > 0
+      findings.push({ check: `voice ${language}`, level: isHeard ? 'ok' : 'fault', found: `${audioMs} ms of sound`, remedy: isHeard ? null : VOICE_REMEDY })
     }
     await speaker.close()
     return [...findings, await examineSoundDevice()]
   } catch (error) {
     const found = error instanceof SoundboxError ? error.message : 'the speech engine does not work'
-    return [{ check: 'voice', level: 'fault', found, remedy: 'install the optional packages (npm install) or Debian\'s espeak-ng' }]
+    return [{ check: 'voice', level: 'fault', found, remedy: VOICE_REMEDY }]
   }
 }
 

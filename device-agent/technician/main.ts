@@ -79,5 +79,6 @@ function wholeNumber (text: string | undefined, name: string, max: number): numb
 }
 
 function lineOf (value: object): string {
-  return Object.entries(value).filter(([, member]) => member !== null && member !== undefined).map(([key, member]) => `${key}=${typeof member === 'object' ? JSON.stringify(member) : String(member)}`).join('  ')
+  const word = (member: unknown): string => typeof member === 'object' ? JSON.stringify(member) : String(member)
+  return Object.entries(value).filter(([, member]) => member !== null && member !== undefined).map(([key, member]) => `${key}=${word(member)}`).join('  ')
 }

@@ -3,7 +3,7 @@
 import { readFileSync } from 'node:fs'
 import { makeTimers, safeErrorText, SoundboxError } from '../../protocol/index.js'
 import { runIsoSim } from './iso-sim.js'
-import { makeRandom } from '../faults.js'
+import { openRandom } from '../fleet-faults.js'
 import { formatReport } from './report.js'
 import { isoSimHelp, parseIsoSimSettings } from './settings.js'
 
@@ -30,7 +30,7 @@ async function run (): Promise<number> {
     return EXIT.ok
   }
   const { json, ...options } = settings
-  const report = await runIsoSim({ ...options, makeRandom, timers: makeTimers(() => performance.now()), nowMs: Date.now, stopped: openStop() })
+  const report = await runIsoSim({ ...options, makeRandom: openRandom, timers: makeTimers(() => performance.now()), nowMs: Date.now, stopped: openStop() })
   process.stdout.write(`${json ? JSON.stringify(report) : formatReport(report)}\n`)
   return report.ok ? EXIT.ok : EXIT.differs
 }

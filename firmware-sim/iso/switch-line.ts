@@ -164,14 +164,14 @@ function listen (core: Core, socket: Socket): void {
   })
 }
 
-/** What the other side asks is answered; a sign-off is a farewell, not a loss. */
+/** What the other side asks is answered; a sign-off is a farewell, not a loss. On a line that was cut nobody listens any more. */
 function take (core: Core, socket: Socket, message: Message): void {
+  if (core.socket !== socket || core.ready === undefined) return
   const trace = message.fields['11'] ?? ''
   if (!isMtiRequest(message.mti)) {
     const settle = core.waiting.get(trace)
-    if (settle === undefined) {
-      if (core.socket === socket && core.ready !== undefined) core.tally.unexpected(trace)
-    } else settle({ answer: message })
+    if (settle === undefined) core.tally.unexpected(trace)
+    else settle({ answer: message })
     return
   }
   if (message.fields['70'] === '002') core.expectsClose = true

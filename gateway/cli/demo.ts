@@ -13,7 +13,12 @@ import { type Client, openClient } from './client.js'
 
 const BANK = 'demo'
 const MERCHANT = 'demo-shop@upi'
-const BOXES = [{ tid: 'SB-DEMO-EN', language: 'ENGLISH' }, { tid: 'SB-DEMO-HI', language: 'HINDI' }] as const
+/** Two that speak by themselves, and a simulated box at the end of a serial cable, with an agent as its bridge. */
+const BOXES = [
+  { tid: 'SB-DEMO-EN', language: 'ENGLISH', type: 'SB1', isSerial: false },
+  { tid: 'SB-DEMO-HI', language: 'HINDI', type: 'SB1', isSerial: false },
+  { tid: 'SB-DEMO-SERIAL', language: 'ENGLISH', type: 'SB3', isSerial: true }
+] as const
 const START_TIMEOUT_MS = 30_000
 const SPEAK_TIMEOUT_MS = 30_000
 const STOP_TIMEOUT_MS = 15_000
@@ -37,7 +42,10 @@ export async function runDemo (deps: DemoDeps): Promise<number> {
     const client = openClient({ socketPath: join(dataDir, 'gateway.sock') })
     const bank = await provision(client, join(dataDir, 'demo'))
     const said: Said[] = []
-    for (const box of BOXES) running.push(startBox(deps, join(dataDir, 'demo'), box.tid, ports.mqtt, line => { onSaid(deps, said, line) }))
+    for (const { tid, isSerial } of BOXES) {
+      const serialPort = isSerial ? await startSerialBox(deps, tid, running) : undefined
+      running.push(startAgent(deps, { folder: join(dataDir, 'demo'), tid, mqttPort: ports.mqtt, serialPort, onLine: line => { onSaid(deps, said, line) } }))
+    }
     await waitForBoxes(client, running)
     deps.write(introduction(ports, deps.env['SOUNDBOX_HOST'] ?? '127.0.0.1', dataDir))
     await payOnce(deps, bank, ports, said)
@@ -56,9 +64,23 @@ function startGatewayProcess (deps: DemoDeps, dataDir: string): Running {
   return start('gateway', [join(deps.dist, 'gateway/main.js')], env, () => {})
 }
 
-function startBox (deps: DemoDeps, folder: string, tid: string, mqttPort: number, onLine: (line: string) => void): Running {
-  const flags = ['--credentials-file', join(folder, `${tid}.json`), '--gateway', `mqtt://127.0.0.1:${mqttPort}`, '--data-dir', join(folder, tid), '--prompts', 'off', '--log-level', 'warn', '--json']
-  return start(tid, [join(deps.dist, 'device-agent/main.js'), ...flags], deps.env, onLine)
+type AgentStart = { folder: string, tid: string, mqttPort: number, serialPort: string | undefined, onLine: (line: string) => void }
+
+function startAgent (deps: DemoDeps, { folder, tid, mqttPort, serialPort, onLine }: AgentStart): Running {
+  const flags = ['--credentials-file', join(folder, `${tid}.json`), '--gateway', `mqtt://127.0.0.1:${mqttPort}`, '--data-dir', join(folder, tid), '--prompts', 'off', '--log-level', 'error', '--json']
+  return start(tid, [join(deps.dist, 'device-agent/main.js'), ...flags, ...(serialPort === undefined ? [] : ['--serial', serialPort])], deps.env, onLine)
+}
+
+/** A simulated box on a pseudo-terminal; resolves with its port. */
+async function startSerialBox (deps: DemoDeps, tid: string, running: Running[]): Promise<string> {
+  return await new Promise((resolve, reject) => {
+    const sim = start(`${tid} (simulated)`, [join(deps.dist, 'firmware-sim/main.js'), 'serial', '--tids', tid], deps.env, line => {
+      const port = /^port (\S+)/.exec(line)?.[1]
+      if (port !== undefined) resolve(port)
+    })
+    running.push(sim)
+    void sim.ended.then(() => { reject(new SoundboxError('SERIAL_UNAVAILABLE', 'the simulated serial box did not start')) })
+  })
 }
 
 /** A process group of its own, so that Ctrl-C reaches it through us, once, in order. */
@@ -97,8 +119,8 @@ async function waitForGateway (gateway: Running, dataDir: string): Promise<Ports
 async function provision (client: Client, folder: string): Promise<BankSecrets> {
   mkdirSync(folder, { recursive: true, mode: 0o700 })
   const bank = await keep(join(folder, 'bank.json'), () => client.call('POST', '/banks', { id: BANK }), () => client.call('POST', `/banks/${BANK}/rotate-key`, { overlapSeconds: 0 }))
-  for (const { tid, language } of BOXES) {
-    await keep<DeviceSecrets>(join(folder, `${tid}.json`), () => client.call('POST', '/devices', { tid, type: 'SB1', language }), () => client.call('POST', `/devices/${tid}/rekey`))
+  for (const { tid, language, type } of BOXES) {
+    await keep<DeviceSecrets>(join(folder, `${tid}.json`), () => client.call('POST', '/devices', { tid, type, language }), () => client.call('POST', `/devices/${tid}/rekey`))
     await client.call('POST', `/devices/${tid}/activate`)
     await client.call('POST', '/merchants/map', { bank: BANK, merchant: MERCHANT, tid })
   }
@@ -152,7 +174,7 @@ function introduction (ports: Ports, host: string, dataDir: string): string {
   const rows = [
     ['gateway', `http://${host}:${ports.http}/docs   mqtt://${host}:${ports.mqtt}   data and log in ${dataDir}/`],
     ['bank', `${BANK}, aes-256-cbc, with database`],
-    ['merchant', `${MERCHANT}, heard from ${BOXES.map(box => `${box.tid} (${box.language})`).join(' and ')}`]
+    ['merchant', `${MERCHANT}, heard from ${BOXES.map(box => `${box.tid} (${box.language}${box.isSerial ? ', behind a serial line' : ''})`).join(', ')}`]
   ]
   return `${pc.bold('Soundbox is up.')}\n${rows.map(([name = '', text = '']) => `  ${pc.bold(name.padEnd(9))} ${text}`).join('\n')}\n\n`
 }

@@ -48,9 +48,12 @@ async function provision (context: FieldContext, tid: string, options: Row): Pro
   const [result] = await runTool(context, ['provision', ...flags], JSON.stringify({ tid, ...(options['replace'] === true ? { replace: true } : {}) }))
   const said = result?.['said'] as Row | undefined
   if (said?.['result'] !== 'spoken') throw new SoundboxError('SPEECH_FAILED', `the box did not say its code (${String(said?.['reason'] ?? said?.['result'] ?? 'no answer')}); it stays inactive`)
-  if (typeof options['heard'] !== 'string' && !await isHeard(code)) throw new SoundboxError('INPUT_INVALID', 'what was typed is not what this box said: it stays inactive; check which box is on the cable')
+  if (typeof options['heard'] !== 'string' && !await isHeard(code)) {
+    throw new SoundboxError('INPUT_INVALID', 'what was typed is not what this box said: it stays inactive; check which box is on the cable')
+  }
   await client.call('POST', `/devices/${encodeURIComponent(tid)}/activate`)
-  context.output().one({ tid, serial: options['serial'], model: (result?.['hello'] as Row)['model'], firmware: (result?.['hello'] as Row)['firmware'], status: 'active' })
+  const hello = result?.['hello'] as Row | undefined
+  context.output().one({ tid, serial: options['serial'], model: hello?.['model'] ?? null, firmware: hello?.['firmware'] ?? null, status: 'active' })
 }
 
 async function isHeard (code: number): Promise<boolean> {

@@ -121,8 +121,9 @@ async function withClient (options: Options, work: (client: IsoClient) => Promis
 
 function tlsOf (options: Options): { tls?: { ca: string, cert?: string, key?: string, servername?: string } } {
   if (options['ca'] === undefined) return {}
-  const [cert, key, name] = [options['cert'], options['key'], options['serverName']]
-  return { tls: { ca: read(String(options['ca'])), ...(cert === undefined ? {} : { cert: read(String(cert)) }), ...(key === undefined ? {} : { key: read(String(key)) }), ...(name === undefined ? {} : { servername: String(name) }) } }
+  const file = (name: string): object => options[name] === undefined ? {} : { [name]: read(String(options[name])) }
+  const servername = options['serverName'] === undefined ? {} : { servername: String(options['serverName']) }
+  return { tls: { ca: read(String(options['ca'])), ...file('cert'), ...file('key'), ...servername } }
 }
 
 function profileOf (options: Options): PeerProfile {

@@ -4,7 +4,7 @@ import { SoundboxError } from '../../protocol/index.js'
 import type { Message } from '../../protocol/iso8583/index.js'
 import { answerTo } from './dialect.js'
 import { BALANCE_CODE, paymentFromIso, processingCode, STATEMENT_CODE } from './payment.js'
-import type { Cbs } from './simulated-cbs.js'
+import type { Cbs } from './cbs.js'
 
 /** Every merchant is known but this one. */
 export const DEMO_STRANGER = 'no-such-shop'

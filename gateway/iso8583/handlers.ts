@@ -20,7 +20,7 @@ import {
   BALANCE_CODE, isNamed, isPartialReversal, type IsoPayment, merchantOf, originalOf, PAYMENT_CODES, paymentFromIso, processingCode, STATEMENT_CODE, terminalOf
 } from './payment.js'
 import type { PeerProfile } from './peers.js'
-import type { Cbs } from './simulated-cbs.js'
+import type { Cbs } from './cbs.js'
 
 export type HandlerDeps = {
   directory: Pick<Directory, 'bankById' | 'devicesOf' | 'device'>

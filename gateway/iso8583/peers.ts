@@ -37,6 +37,7 @@ export type PeerProfile = {
 }
 
 type Row = Record<string, unknown>
+const FILE = 'SOUNDBOX_ISO_PEERS_FILE'
 const KEYS = [
   'name', 'bank', 'certificate', 'addresses', 'port', 'spec', 'framing', 'leniencies', 'mac', 'merchants', 'terminals', 'signOn', 'signOnSeconds', 'echoSeconds',
   'echoMisses', 'inFlightMax', 'handlerMs', 'partialFrameMs', 'writeStallMs', 'connectionsMax', 'onParseError', 'sayReversed'
@@ -48,14 +49,14 @@ export function parsePeers (text: string, readText: (path: string) => string): P
   try {
     json = JSON.parse(text)
   } catch {
-    throw wrong('the peers file', 'must be JSON')
+    throw wrong(FILE, 'must be JSON')
   }
   const rows = (json as Row | null)?.['peers']
-  if (!Array.isArray(rows) || rows.length === 0 || rows.length > PEERS_MAX) throw wrong('the peers file', `must hold a list "peers" of 1 to ${PEERS_MAX} profiles`)
-  const peers = rows.map((row: unknown, index) => parsePeer(row, `peers[${index}]`, readText))
+  if (!Array.isArray(rows) || rows.length === 0 || rows.length > PEERS_MAX) throw wrong(FILE, `must hold a list "peers" of 1 to ${PEERS_MAX} profiles`)
+  const peers = rows.map((row: unknown, index) => parsePeer(row, `${FILE}: peers[${index}]`, readText))
   for (const [index, peer] of peers.entries()) {
-    if (peers.findIndex(other => other.name === peer.name) !== index) throw wrong(`peer ${peer.name}`, 'is listed twice')
-    if (peer.certificate !== null && peers.findIndex(other => other.certificate === peer.certificate) !== index) throw wrong(`peer ${peer.name}`, 'has the certificate of another peer')
+    if (peers.findIndex(other => other.name === peer.name) !== index) throw wrong(`${FILE}: peer ${peer.name}`, 'is listed twice')
+    if (peer.certificate !== null && peers.findIndex(other => other.certificate === peer.certificate) !== index) throw wrong(`${FILE}: peer ${peer.name}`, 'has the certificate of another peer')
   }
   return peers
 }
@@ -214,5 +215,5 @@ function addressCheck (addresses: readonly string[], where: string): Allows {
 }
 
 function wrong (where: string, what: string): SoundboxError {
-  return new SoundboxError('CONFIG_INVALID', `SOUNDBOX_ISO_PEERS_FILE: ${where} ${what}`)
+  return new SoundboxError('CONFIG_INVALID', `${where} ${what}`)
 }

@@ -7,10 +7,11 @@ export type Pool = pg.Pool
 /** A pool or one of its connections. */
 export type Queryable = { query: (sql: string, values?: unknown[]) => Promise<{ rows: unknown[], rowCount: number | null }> }
 
-/** Connections of one gateway: one writes, the others read, hold job locks and listen. */
-const CONNECTIONS_MAX = 8
+/** Work of one gateway that goes on at once. What is over waits here and not in the pool, whose time-out is for the network. */
+export const LANES = { reads: 6, writes: 3, jobs: 5 } as const
+const CONNECTIONS_MAX = LANES.reads + LANES.writes + LANES.jobs
 /** Somebody waits for each answer, and there is a fallback: give up soon. */
-const CONNECT_TIMEOUT_MS = 1_000
+const CONNECT_TIMEOUT_MS = 2_000
 const STATEMENT_TIMEOUT_MS = 2_000
 const LOCK_TIMEOUT_MS = 500
 const QUERY_TIMEOUT_MS = 3_000
@@ -31,6 +32,23 @@ export function createPool (url: string, log: Log): Pool {
   })
   pool.on('error', err => { log.warn({ err }, 'an idle PostgreSQL connection was lost') })
   return pool
+}
+
+/** Lets `width` works go on at once; the others wait their turn. */
+export function createLane (width: number): <T>(work: () => Promise<T>) => Promise<T> {
+  const waiting: (() => void)[] = []
+  let busy = 0
+  return async work => {
+    if (busy < width) busy += 1
+    else await new Promise<void>(resolve => { waiting.push(resolve) })
+    try {
+      return await work()
+    } finally {
+      const next = waiting.shift()
+      if (next === undefined) busy -= 1
+      else next()
+    }
+  }
 }
 
 /** A connection of its own, outside the pool and without its time-outs: for LISTEN and for migrations. */

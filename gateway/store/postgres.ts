@@ -6,7 +6,7 @@ import type { Store, StoreStats } from './contract.js'
 import { deviceStates, loadDirectory, removeMapping, saveBank, saveBankKey, saveDevice, saveDeviceSeen, saveMapping } from './postgres-directory.js'
 import { findTransactions, removeReversal, saveReversal, waitingReversals } from './postgres-iso.js'
 import { createMarkClaims } from './postgres-marks.js'
-import { createPool, type Pool, preparePostgres, type Queryable, sqlState, storeErrorFrom } from './postgres-open.js'
+import { createLane, createPool, LANES, type Pool, preparePostgres, type Queryable, sqlState, storeErrorFrom } from './postgres-open.js'
 import { createWriteQueue, type WriteQueue } from './postgres-queue.js'
 import { countRows, openDeliveries, queryHistory, totalSince } from './postgres-reads.js'
 import { findPayments } from './postgres-rows.js'
@@ -46,7 +46,8 @@ export async function openPostgresStore (settings: PostgresSettings): Promise<Po
 
 function storeOver (pool: Pool, { url, log, nowMs, ...settings }: PostgresSettings, stats: StoreStats): PostgresStore {
   const queueMax = settings.queueMax ?? POSTGRES_QUEUE_MAX
-  const db = failingFast(pool)
+  const [reads, db] = failingFast(pool, [LANES.reads, LANES.writes]) as [Queryable, Queryable]
+  const jobs = createLane(LANES.jobs)
   const writes = createWriteQueue(db, queueMax, {
     onCounted: ({ payments, open }) => { Object.assign(stats, { payments: stats.payments + payments, openDeliveries: stats.openDeliveries + open }) },
     onBatch: (ok, ops) => {
@@ -57,16 +58,16 @@ function storeOver (pool: Pool, { url, log, nowMs, ...settings }: PostgresSettin
   const marks = createMarkClaims({ db, memory: createReplayMemory(settings.marksMax ?? REPLAY_MARKS_MAX), nowMs, log })
   const wakes = createWakes(url, db, log)
   const gate = createGate(queueMax)
-  const fresh = freshCounts(db, stats, log)
+  const fresh = freshCounts(reads, stats, log)
   return {
     ...writeCalls(writes, gate),
-    ...readCalls(db, gate),
+    ...readCalls(reads, gate),
     claimMark: mark => gate.open() ? marks.claim(mark) : Promise.reject(gate.refusal()),
     purgeMarks: expiredBefore => gate.pass(() => marks.purge(expiredBefore)),
     backup: async () => { throw new SoundboxError('INPUT_INVALID', 'PostgreSQL is backed up with its own tools (pg_dump, pg_basebackup)') },
     exclusively: async (job, work) => {
       if (!gate.open()) throw gate.refusal()
-      return await runExclusively(pool, job, work)
+      return await jobs(() => runExclusively(pool, job, work))
     },
     wake: topic => gate.pass(() => wakes.wake(topic)),
     onWake: handler => gate.pass(() => wakes.onWake(handler)),
@@ -110,21 +111,23 @@ function createGate (callsMax: number): Gate {
   }
 }
 
-/** Refuses at once for a moment after the server could not be reached. */
-function failingFast (pool: Pool): Queryable {
+/** One door to the pool for each width. All refuse at once for a moment after the server could not be reached. */
+function failingFast (pool: Pool, widths: readonly number[]): Queryable[] {
   let brokenUntil = 0
-  return {
-    async query (sql, values) {
-      if (performance.now() < brokenUntil) throw new SoundboxError('STORE_FAILED', 'the database could not be reached a moment ago')
-      try {
-        return await pool.query(sql, values)
-      } catch (error) {
-        const state = sqlState(error)
-        if (state === '' || NO_SERVER.test(state)) brokenUntil = performance.now() + BROKEN_PAUSE_MS
-        throw error
-      }
+  const query: Queryable['query'] = async (sql, values) => {
+    if (performance.now() < brokenUntil) throw new SoundboxError('STORE_FAILED', 'the database could not be reached a moment ago')
+    try {
+      return await pool.query(sql, values)
+    } catch (error) {
+      const state = sqlState(error)
+      if (state === '' || NO_SERVER.test(state)) brokenUntil = performance.now() + BROKEN_PAUSE_MS
+      throw error
     }
   }
+  return widths.map(width => {
+    const lane = createLane(width)
+    return { query: (sql, values) => lane(() => query(sql, values)) }
+  })
 }
 
 type WriteCalls = 'recordPayment' | 'reversePayment' | 'stepDeliveries' | 'recordSummary' | 'recordNotice' | 'expireDeliveries' | 'purgeHistory' |

@@ -3,6 +3,7 @@ import type { Counters } from './sqlite-batch.js'
 import { deliveryOps } from './sqlite-deliveries.js'
 import { directoryReadOps, directoryWriteOps } from './sqlite-directory.js'
 import { historyOps } from './sqlite-history.js'
+import { integrationReadOps, integrationWriteOps } from './sqlite-integration.js'
 import { isoReadOps, isoWriteOps } from './sqlite-iso.js'
 import { markReadOps, markWriteOps } from './sqlite-marks.js'
 import type { Db } from './sqlite-open.js'
@@ -15,6 +16,7 @@ export function writeOps (db: Db, counters: Counters) {
     ...deliveryOps(db, counters),
     ...directoryWriteOps(db),
     ...markWriteOps(db),
+    ...integrationWriteOps(db),
     ...isoWriteOps(db)
   }
 }
@@ -25,6 +27,7 @@ export function readOps (db: Db) {
     ...historyOps(db),
     ...directoryReadOps(db),
     ...markReadOps(db),
+    ...integrationReadOps(db),
     ...isoReadOps(db)
   }
 }

@@ -5,6 +5,7 @@
 // question; the history ones end in (accepted_at, rowid), the key that pages are cut by. A delivery repeats its payment's accepted_at
 // and listed, so that the history of one soundbox is a walk along one index too.
 import type { Migration } from './migrate.js'
+import { INTEGRATION_TABLES } from './sqlite-integration.js'
 import { ISO_TABLES } from './sqlite-iso.js'
 
 const FIRST = `
@@ -143,5 +144,6 @@ CREATE INDEX replay_mark_expiry ON replay_mark (expires_at);
 
 export const SQLITE_MIGRATIONS: readonly Migration[] = [
   { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST },
-  { id: 4, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES }
+  { id: 2, name: 'audit trail, provider calls, tokens, one-time codes', sql: INTEGRATION_TABLES },
+  { id: 3, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES }
 ]

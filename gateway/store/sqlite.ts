@@ -3,9 +3,11 @@
 import { Worker } from 'node:worker_threads'
 import { type ErrorCode, type Log, SoundboxError } from '../../protocol/index.js'
 import type { ReplayMark, Store, StoreStats } from './contract.js'
+import type { IntegrationStore } from './integration-records.js'
 import { createReplayMemory, REPLAY_MARKS_MAX, type ReplayMemory } from './replay-marks.js'
 import type { Counters } from './sqlite-batch.js'
 import { BUSY_TIMEOUT_MS_MAX } from './sqlite-open.js'
+import { integrationStoreOver } from './sqlite-integration.js'
 import type { ReadOps, WriteOps } from './sqlite-ops.js'
 import { type LinkSetup, openWorkerLink, type WorkerLink, type WorkerReply } from './worker-link.js'
 
@@ -29,6 +31,9 @@ export type SqliteSettings = {
   marksMax?: number
 }
 
+/** `integration`: audit trail, provider calls, tokens, one-time codes; they stay on this machine. */
+export type SqliteStore = Store & { integration: IntegrationStore }
+
 type Call<Ops extends Record<string, (argument: never) => unknown>> =
   <Name extends keyof Ops & string>(name: Name, argument: Parameters<Ops[Name]>[0]) => Promise<Awaited<ReturnType<Ops[Name]>>>
 
@@ -36,7 +41,7 @@ type Call<Ops extends Record<string, (argument: never) => unknown>> =
  * Opens or creates the database and runs its migrations. Rejects with STORE_CORRUPT (not a database, or a migration that was changed),
  * DATA_DIR_UNUSABLE (written by a newer version, no right to the file) or STORE_FAILED (locked, full).
  */
-export async function openSqliteStore (settings: SqliteSettings): Promise<Store> {
+export async function openSqliteStore (settings: SqliteSettings): Promise<SqliteStore> {
   const { path, log, nowMs } = settings
   const busyTimeoutMs = settings.busyTimeoutMs ?? BUSY_TIMEOUT_MS_MAX
   if (busyTimeoutMs < 0 || busyTimeoutMs > BUSY_TIMEOUT_MS_MAX) throw new SoundboxError('CONFIG_INVALID', `busyTimeoutMs must be from 0 to ${BUSY_TIMEOUT_MS_MAX}`)
@@ -97,7 +102,7 @@ async function restoreMarks (read: Call<ReadOps>, memory: ReplayMemory, notBefor
 
 type Parts = { writer: WorkerLink, reader: WorkerLink, memory: ReplayMemory, settings: SqliteSettings, stats: StoreStats }
 
-function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
+function storeOver ({ writer, reader, memory, settings, stats }: Parts): SqliteStore {
   const write = writer.call as Call<WriteOps>
   const read = reader.call as Call<ReadOps>
   const marks = markKeeper(write, memory, settings.nowMs)
@@ -130,6 +135,7 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): Store {
     saveDeviceSeen: async seen => { await write('saveDeviceSeen', seen) },
     deviceStates: () => read('deviceStates', null as never),
 
+    integration: integrationStoreOver(write, read),
     claimMark: mark => {
       if (closed) throw new SoundboxError('STORE_FAILED', 'the store is closed')
       return marks.claimMark(mark)

@@ -1,7 +1,8 @@
 import { mkdirSync, symlinkSync, writeFileSync } from 'node:fs'
 import t from 'tap'
-import { openSerialFleet, PORTS_MAX, REFUSED_RETRY_MS, RESCAN_MS, type SerialFleet, type SerialFleetOptions } from '../../device-agent/serial-fleet.js'
+import { ABSENT_MS, openSerialFleet, PORTS_MAX, REFUSED_RETRY_MS, RESCAN_MS, type SerialFleet, type SerialFleetOptions } from '../../device-agent/serial-fleet.js'
 import { listSerialPorts, openSerialPort, type PortInfo, portsFingerprint } from '../../device-agent/serial-link.js'
+import type { Flash } from '../../firmware-sim/flash.js'
 import { type SimBox, startSimBox } from '../../firmware-sim/sim-box.js'
 import { type Log, SILENT_LOG, SoundboxError } from '../../protocol/index.js'
 import { announcementOf, BAUD, type FakeClock, MAKER, makeFakeClock } from '../support/serial-world.js'
@@ -9,7 +10,7 @@ import { announcementOf, BAUD, type FakeClock, MAKER, makeFakeClock } from '../s
 type Plug = { sim: SimBox, current: { onBytes: (bytes: Buffer) => void, onClosed: (why: string) => void } | undefined }
 type Bench = {
   clock: FakeClock, plugs: Map<string, Plug>, events: string[], errors: object[]
-  plugIn: (path: string, tid: string | undefined) => SimBox
+  plugIn: (path: string, tid: string | undefined, flash?: Flash) => SimBox
   pull: (path: string) => void
   open: (options: Partial<SerialFleetOptions>) => SerialFleet
 }
@@ -24,9 +25,10 @@ function makeBench (): Bench {
   const portInfos = (): PortInfo[] => [...plugs.keys()].map(path => ({ path: path.replace('/by-id/', '/tty-'), stablePath: path, id: path }))
   return {
     clock, plugs, events, errors,
-    plugIn (path, tid) {
+    plugIn (path, tid, flash) {
       const sim = startSimBox({
-        model: 'sb-1', firmware: '1.0.0', makerKey: MAKER.publicKey, audioScale: 0.1, baudRate: BAUD, tid, timers: clock, write: bytes => { plug.current?.onBytes(bytes) }
+        model: 'sb-1', firmware: '1.0.0', makerKey: MAKER.publicKey, audioScale: 0.1, baudRate: BAUD, tid, timers: clock, write: bytes => { plug.current?.onBytes(bytes) },
+        ...(flash === undefined ? {} : { flash })
       })
       const plug: Plug = { sim, current: undefined }
       plugs.set(path, plug)
@@ -129,9 +131,15 @@ t.test('ports are found by id as they come and go', async t => {
   bench.plugIn('/by-id/usb-acme-3', 'SB-3')
   await bench.clock.advance(RESCAN_MS + 2000)
   t.same(fleet.ports().map(port => port.tid), ['SB-1', 'SB-3'])
+  const asked = fleet.box('SB-1')?.announce(announcementOf(1, { clips: Array(40).fill('n1'), ttlMs: 60_000 }))
+  await bench.clock.advance(300)
   bench.pull('/by-id/usb-acme-1')
   await bench.clock.advance(RESCAN_MS + 100)
-  t.same(fleet.ports().map(port => port.tid), ['SB-3'], 'a port that was found goes with its name')
+  t.match(bench.events.at(-1), /^lost SB-1/)
+  t.same(fleet.ports().map(port => port.isUp), [false, true], 'it is waited for')
+  await bench.clock.advance(ABSENT_MS + 60_000)
+  t.match(await asked, { result: 'failed', reason: 'no-answer' })
+  t.same(fleet.ports().map(port => port.tid), ['SB-3'], 'a port that was found goes when its name stays away')
   bench.plugIn('/by-id/usb-acme-9', 'SB-9')
   await fleet.rescan()
   await bench.clock.advance(1500)
@@ -141,6 +149,21 @@ t.test('ports are found by id as they come and go', async t => {
   await bench.clock.advance(2000)
   t.equal(all.ports().length, 3)
   await all.close()
+})
+
+t.test('a box whose USB port goes away while it resets still answers for what it was asked', async t => {
+  const bench = makeBench()
+  const flash = bench.plugIn('/by-id/usb-acme-1', 'SB-1').flash
+  const fleet = bench.open({ ids: ['acme'] })
+  await bench.clock.advance(3000)
+  const asked = fleet.box('SB-1')?.announce(announcementOf(1, { clips: Array(40).fill('n1') }))
+  await bench.clock.advance(300)
+  bench.pull('/by-id/usb-acme-1')
+  await bench.clock.advance(RESCAN_MS * 2)
+  bench.plugIn('/by-id/usb-acme-1', 'SB-1', flash())
+  await bench.clock.advance(10_000)
+  t.match(await asked, { result: 'failed', reason: 'reset' })
+  await fleet.close()
 })
 
 t.test('a system that cannot list its ports is asked again', async t => {

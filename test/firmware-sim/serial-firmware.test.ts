@@ -1,5 +1,6 @@
 import t from 'tap'
-import { BURST_BYTES_MAX, type FaultProfile, makeRandom, NO_FAULTS, profileFromSeed, spoilBytes } from '../../firmware-sim/faults.js'
+import { BURST_BYTES_MAX, type FaultProfile, NO_FAULTS, profileFromSeed, spoilBytes } from '../../firmware-sim/faults.js'
+import { openRandom } from '../../firmware-sim/fleet-faults.js'
 import { type FirmwareEvent, firmwareDueMs, type FirmwareState, stepFirmware } from '../../firmware-sim/firmware.js'
 import { bootFlash, type Flash, findEntry, JOURNAL_MAX, makeFlash, resultFromEntry, saveEntry } from '../../firmware-sim/flash.js'
 import { LINE_BYTES_MAX, makeLine } from '../../firmware-sim/line.js'
@@ -132,8 +133,8 @@ t.test('a tick at its due time always moves the due time on: no box spins', asyn
 t.test('faults are those of their seed and of their measure', async t => {
   t.same(profileFromSeed(42), profileFromSeed(42))
   const bytes = Buffer.alloc(100, 0xaa)
-  const differences = (profile: Partial<FaultProfile>): Buffer => spoilBytes(bytes, { ...NO_FAULTS, ...profile }, makeRandom(7)).bytes
-  t.same(spoilBytes(bytes, NO_FAULTS, makeRandom(7)), { bytes, stallMs: 0 })
+  const differences = (profile: Partial<FaultProfile>): Buffer => spoilBytes(bytes, { ...NO_FAULTS, ...profile }, openRandom(7)).bytes
+  t.same(spoilBytes(bytes, NO_FAULTS, openRandom(7)), { bytes, stallMs: 0 })
   const flipped = differences({ flip: 1 })
   const bits = [...flipped].reduce((sum, byte) => sum + (byte ^ 0xaa).toString(2).replaceAll('0', '').length, 0)
   t.equal(bits, 1, 'one bit')
@@ -141,10 +142,10 @@ t.test('faults are those of their seed and of their measure', async t => {
   t.ok(differences({ half: 1 }).length < 100)
   const burst = differences({ burst: 1 }).length
   t.ok(burst > 100 && burst <= 100 + BURST_BYTES_MAX)
-  const { stallMs } = spoilBytes(bytes, { ...NO_FAULTS, stall: 1, stallMsMax: 100 }, makeRandom(7))
+  const { stallMs } = spoilBytes(bytes, { ...NO_FAULTS, stall: 1, stallMsMax: 100 }, openRandom(7))
   t.ok(stallMs > 0 && stallMs < 100)
   t.same(bytes, Buffer.alloc(100, 0xaa), 'the bytes given are left alone')
-  const numbers = Array.from({ length: 1000 }, makeRandom(3))
+  const numbers = Array.from({ length: 1000 }, openRandom(3))
   t.ok(numbers.every(number => number >= 0 && number < 1) && new Set(numbers).size > 990)
 })
 

@@ -38,7 +38,7 @@ t.test('a 0200 over TCP is spoken in the shop and answered 0210 with DE 39 = 00'
 
 t.test('the same over mutual TLS; a certificate of no peer and one of no authority get nothing', async t => {
   const dir = tempDir(t)
-  const { ca, pairs, path } = await makeCertificates(dir, ['gateway', 'switch.bank', 'SB-0001'])
+  const { ca, pairs, path } = makeCertificates(dir, ['gateway', 'switch.bank', 'SB-0001'])
   const world = await startWorld(t, { addresses: undefined, certificate: 'switch.bank' }, {
     SOUNDBOX_ISO_TLS_PORT: '0', SOUNDBOX_ISO_TLS_CERT_FILE: path('gateway.crt'), SOUNDBOX_ISO_TLS_KEY_FILE: path('gateway.key'), SOUNDBOX_ISO_TLS_CA_FILE: path('ca.crt')
   })

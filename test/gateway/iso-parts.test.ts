@@ -137,9 +137,12 @@ t.test('a payment is read or refused field by field', async t => {
   t.match(paymentFromIso(purchase(1, { 3: '280000' })), { txnType: 'UPI' })
   const { 49: _currency, 41: _terminal, 37: _rrn, 22: _entry, ...few } = purchase(1).fields
   t.match(paymentFromIso({ mti: '0220', fields: few }), { transactionId: '-000001--1129131411', currency: 'INR', terminal: '' }, 'what may be absent')
-  const rows: [Record<string, string>, string][] = [[{ 3: '' }, 'ISO_NOT_SUPPORTED'], [{ 3: '200000' }, 'ISO_NOT_SUPPORTED'], [{ 49: '840' }, 'ISO_NOT_SUPPORTED'], [{ 4: '000000000000' }, 'AMOUNT_INVALID'],
-    [{ 4: '100000000000' }, 'AMOUNT_INVALID'], [{ 4: '' }, 'FIELD_INVALID'], [{ 7: '' }, 'FIELD_INVALID'], [{ 11: '' }, 'FIELD_INVALID'], [{ 42: '   ' }, 'FIELD_INVALID'], [{ 37: 'A-1' }, 'FIELD_INVALID'],
-    [{ 41: 'é' }, 'FIELD_INVALID']]
+  const rows: [Record<string, string>, string][] = [
+    [{ 3: '' }, 'ISO_NOT_SUPPORTED'], [{ 3: '200000' }, 'ISO_NOT_SUPPORTED'], [{ 49: '840' }, 'ISO_NOT_SUPPORTED'], [{ 4: '000000000000' }, 'AMOUNT_INVALID'],
+    [{ 4: '100000000000' }, 'AMOUNT_INVALID'], [{ 4: '' }, 'FIELD_INVALID'], [{ 7: '' }, 'FIELD_INVALID'],
+    [{ 11: '' }, 'FIELD_INVALID'], [{ 42: '   ' }, 'FIELD_INVALID'], [{ 37: 'A-1' }, 'FIELD_INVALID'],
+    [{ 41: 'é' }, 'FIELD_INVALID']
+  ]
   for (const [fields, code] of rows) t.throws(() => paymentFromIso(purchase(1, fields)), { code }, JSON.stringify(fields))
   t.equal(paymentFromIso(purchase(1, { 4: '099999999999' })).amountMinor, 99_999_999_999, 'at the limit')
 })
@@ -161,7 +164,8 @@ t.test('a reversal names its original', async t => {
 })
 
 t.test('what may be sent again, told again, or must be taken back', async t => {
-  const rows: [Message, string][] = [[purchase(1), 'reverse'], [purchase(1, {}, '0100'), 'reverse'], [purchase(1, {}, '0220'), 'repeat'], [reversal(purchase(1), 2, '0420'), 'repeat'], [network('301', 1), 'again'],
+  const rows: [Message, string][] = [[purchase(1), 'reverse'], [purchase(1, {}, '0100'), 'reverse'], [purchase(1, {}, '0220'), 'repeat'],
+    [reversal(purchase(1), 2, '0420'), 'repeat'], [network('301', 1), 'again'],
     [purchase(1, { 3: '310000' }), 'again'], [purchase(1, { 3: '380000' }, '0100'), 'again'], [purchase(1, { 3: '010000' }), 'reverse'], [reversal(purchase(1), 2), 'reverse']]
   for (const [message, want] of rows) t.equal(safetyOf(message), want, `${message.mti} ${message.fields['3'] ?? ''}`)
   t.same(['0220', '0221', '0420', '1420'].map(mti => repeatOf({ mti, fields: {} }).mti), ['0221', '0221', '0421', '1421'])

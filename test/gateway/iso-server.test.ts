@@ -49,7 +49,8 @@ t.test('network management is answered on one socket in both directions, and an 
 })
 
 t.test('a peer that answers no echo is closed after its misses, one that never signs on, too', async t => {
-  const server = await openServer(t, { peers: [profile({ echoSeconds: 1, echoMisses: 1, signOnSeconds: 1 })].map(peer => ({ ...peer, session: { ...peer.session, echoIdleMs: 50, answerMs: 100, signOnMs: 300 } })) })
+  const peer = profile({ echoMisses: 1 })
+  const server = await openServer(t, { peers: [{ ...peer, session: { ...peer.session, echoIdleMs: 50, answerMs: 100, signOnMs: 300 } }] })
   const deaf = await signedOn(t, server, { answers: false })
   const shy = await connectSwitch(t, { port: server.port ?? 0 })
   await Promise.all([deaf.closed, shy.closed])
@@ -180,7 +181,7 @@ t.test('packed digits, a TPDU and a message authentication code under an exchang
 
 t.test('who may come in: by address, by port, by certificate, and how many at once', async t => {
   const dir = tempDir(t)
-  const { ca, pairs } = await makeCertificates(dir, ['gateway', 'one', 'stranger'])
+  const { ca, pairs } = makeCertificates(dir, ['gateway', 'one', 'stranger'])
   const seen: string[] = []
   const tls = { port: 0, ca, ...pairs['gateway']! }
   const free = await new Promise<number>(resolve => {
@@ -188,7 +189,8 @@ t.test('who may come in: by address, by port, by certificate, and how many at on
       .then(async probe => { await probe.close(); resolve(probe.port ?? 0) })
   })
   const server = await openServer(t, {
-    tls, peers: [profile({ name: 'by-address', connectionsMax: 1 }), profile({ name: 'by-port', port: free }), profile({ name: 'elsewhere', addresses: ['10.0.0.0/8'] }), profile({ name: 'by-certificate', certificate: 'one' })],
+    tls, peers: [profile({ name: 'by-address', connectionsMax: 1 }), profile({ name: 'by-port', port: free }),
+      profile({ name: 'elsewhere', addresses: ['10.0.0.0/8'] }), profile({ name: 'by-certificate', certificate: 'one' })],
     handle: (request, peer) => { seen.push(peer.name); return answerTo(request, '00') }
   })
   const first = await signedOn(t, server)

@@ -77,11 +77,11 @@ export function memoryStore (nowMs: () => number): MemoryStore {
     saveMapping: () => serve('writes', 'saveMapping', () => {}),
     removeMapping: () => serve('writes', 'removeMapping', () => {}),
     saveDeviceSeen: () => serve('writes', 'saveDeviceSeen', () => {}),
+    deviceStates: () => serve('reads', 'deviceStates', () => []),
     findTransactions: () => serve('reads', 'findTransactions', () => []),
     saveReversal: () => serve('writes', 'saveReversal', () => {}),
     removeReversal: () => serve('writes', 'removeReversal', () => {}),
     waitingReversals: () => serve('reads', 'waitingReversals', () => []),
-    deviceStates: () => serve('reads', 'deviceStates', () => []),
     claimMark (mark: ReplayMark) {
       calls.push('claimMark')
       return marks.claim(mark, nowMs())

@@ -1,13 +1,12 @@
 // A switch as a test plays it: one socket, framed messages out, everything that comes back in order. Knows the codec, nothing of the
 // gateway's own connections.
-import { execFile } from 'node:child_process'
-import { readFileSync, writeFileSync } from 'node:fs'
+import { writeFileSync } from 'node:fs'
 import { connect as connectTcp, type Socket } from 'node:net'
+import { join } from 'node:path'
 import { connect as connectTls } from 'node:tls'
-import { promisify } from 'node:util'
 import { compileFraming, compileShippedSpec, encodeFrame, type Framing, type Message, openFrameReader, pack, type Spec, unpack } from '../../protocol/iso8583/index.js'
+import { makeCertificate } from './test-certificates.js'
 
-const run = promisify(execFile)
 const ANSWER_TIMEOUT_MS = 60_000
 
 export type RawSwitchOptions = { port: number, tls?: { ca: string, cert?: string, key?: string }, spec?: Spec, framing?: Framing, answers?: boolean }
@@ -107,18 +106,17 @@ export function reversal (original: Message, stan: number, mti = '0400'): Messag
 
 export type Certificates = { ca: string, pairs: Record<string, { cert: string, key: string }>, path: (name: string) => string }
 
-/** A certificate authority of the test and what it signs, made by openssl, in `dir` as NAME.crt and NAME.key. */
-export async function makeCertificates (dir: string, names: readonly string[]): Promise<Certificates> {
-  const path = (name: string): string => `${dir}/${name}`
-  const newKey = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
-  await run('openssl', ['req', '-x509', ...newKey, '-keyout', path('ca.key'), '-out', path('ca.crt'), '-days', '2', '-subj', '/CN=test CA'])
+/** A certificate authority of the test and what it signs for NAME and 127.0.0.1, in `dir` as ca.crt, NAME.crt and NAME.key. */
+export function makeCertificates (dir: string, names: readonly string[]): Certificates {
+  const path = (name: string): string => join(dir, name)
+  const issuer = makeCertificate({ commonName: 'test CA', isCa: true }, Date.now())
+  writeFileSync(path('ca.crt'), issuer.cert)
   const pairs: Certificates['pairs'] = {}
   for (const name of names) {
-    writeFileSync(path(`${name}.ext`), `subjectAltName=DNS:${name},IP:127.0.0.1\n`)
-    await run('openssl', ['req', ...newKey, '-keyout', path(`${name}.key`), '-out', path(`${name}.csr`), '-subj', `/CN=${name}`])
-    const signer = ['-CA', path('ca.crt'), '-CAkey', path('ca.key'), '-CAcreateserial', '-extfile', path(`${name}.ext`)]
-    await run('openssl', ['x509', '-req', '-in', path(`${name}.csr`), '-out', path(`${name}.crt`), '-days', '2', ...signer])
-    pairs[name] = { cert: readFileSync(path(`${name}.crt`), 'utf8'), key: readFileSync(path(`${name}.key`), 'utf8') }
+    const { cert, key } = makeCertificate({ commonName: name, hosts: [name, '127.0.0.1'], issuer }, Date.now())
+    writeFileSync(path(`${name}.crt`), cert)
+    writeFileSync(path(`${name}.key`), key)
+    pairs[name] = { cert, key }
   }
-  return { ca: readFileSync(path('ca.crt'), 'utf8'), pairs, path }
+  return { ca: issuer.cert, pairs, path }
 }

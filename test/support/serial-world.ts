@@ -1,7 +1,8 @@
 // A serial line in memory: the agent's real driver at one end, the simulated box at the other, a clock that jumps, faults from a seed.
 import { openSerialBox, type SerialBox } from '../../device-agent/serial-box.js'
 import type { OpenPort } from '../../device-agent/serial-link.js'
-import { type FaultProfile, makeRandom, type Random } from '../../firmware-sim/faults.js'
+import type { FaultProfile, Random } from '../../firmware-sim/faults.js'
+import { openRandom } from '../../firmware-sim/fleet-faults.js'
 import { type SimBox, startSimBox } from '../../firmware-sim/sim-box.js'
 import { type BoxAnnouncement, type BoxHello, type BoxStatus, makeFirmwareKeys, type SerialResult, SILENT_LOG, SoundboxError, type Timers } from '../../protocol/index.js'
 import { seedsOf } from './random.js'
@@ -144,5 +145,5 @@ export function announcementOf (n: number, changes: Partial<BoxAnnouncement> = {
 
 /** Runs `test` once a seed, one after the other; how many and which as in random.ts. */
 export async function forSeeds (count: number, test: (random: Random, seed: number) => void | Promise<void>): Promise<void> {
-  for (const seed of seedsOf(count)) await test(makeRandom(seed), seed)
+  for (const seed of seedsOf(count)) await test(openRandom(seed), seed)
 }

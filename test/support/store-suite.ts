@@ -1,6 +1,7 @@
 // What every store must do, whichever database stands behind it. A database's own test file runs this with its own way to open one.
 import t from 'tap'
 import { HISTORY_PAGE_MAX, type HistoryQuery, type Store, type StoredPayment } from '../../gateway/store/contract.js'
+import { isoStoreTests } from './store-iso.js'
 import { createStoreModel, fresh } from './store-model.js'
 import { runRandomOps, seedsOf } from './store-random.js'
 import { hexOf, someBank, someDelivery, someDevice, somePayment, someSummary, START_MS, stepOf } from './store-records.js'
@@ -30,6 +31,7 @@ export function storeSuite (makeDatabase: MakeDatabase): void {
   directoryTests(makeDatabase)
   markTests(makeDatabase)
   upkeepTests(makeDatabase)
+  isoStoreTests(makeDatabase)
 }
 
 async function openFor (t: Test, makeDatabase: MakeDatabase): Promise<Store> {

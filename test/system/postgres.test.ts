@@ -2,6 +2,7 @@
 import t from 'tap'
 import type { HistoryQuery } from '../../gateway/store/contract.js'
 import { openPostgresStore, type PostgresStore } from '../../gateway/store/postgres.js'
+import { LANES } from '../../gateway/store/postgres-open.js'
 import { BATCH_OPS_MAX } from '../../gateway/store/postgres-queue.js'
 import { historySql } from '../../gateway/store/postgres-reads.js'
 import { WAKE_ALL } from '../../gateway/store/postgres-wake.js'
@@ -130,6 +131,22 @@ function gatewaysTogether (server: PostgresServer): void {
       const plan = (await server.sql(name, `EXPLAIN ${filled}`) as { 'QUERY PLAN': string }[]).map(row => row['QUERY PLAN']).join('\n')
       t.notMatch(plan, /Seq Scan on payment/, `${JSON.stringify(query)}: ${plan}`)
     }
+  })
+
+  t.test('hundreds of reads at once take turns, and jobs do not wait for them', async t => {
+    const store = await openAt(t, server.url(await makeDatabase(server)))
+    await store.recordPayment(somePayment(1), [someDelivery(1)])
+    let most = 0
+    let now = 0
+    const jobs = Promise.all(Array.from({ length: LANES.jobs + 2 }, (_, i) => store.exclusively(`job ${i}`, async () => {
+      most = Math.max(most, ++now)
+      await store.findPayment('pnb', 'T1')
+      now -= 1
+    })))
+    const found = await Promise.all(Array.from({ length: 500 }, () => store.findPayment('pnb', 'T1')))
+    t.equal(found.filter(payment => payment !== undefined).length, 500)
+    t.ok((await jobs).every(ran => ran))
+    t.ok(most <= LANES.jobs, `${most} jobs at once`)
   })
 
   t.test('a flood is several batches', async t => {

@@ -36,6 +36,7 @@ async function startEmulator (jar: string): Promise<{ host: string, child: Child
   }
 }
 
+t.setTimeout(180_000)
 const jar = findEmulator()
 const SKIP = jar === undefined ? 'the Pub/Sub emulator of the Google Cloud SDK is not installed' : false
 t.test('records wait in the emulator, survive a restart of the gateway, and are drained in order by another', { skip: SKIP }, async t => {
