@@ -4,6 +4,7 @@ import { pino } from 'pino'
 import { safeErrorText, SoundboxError } from '../protocol/index.js'
 import { describeConfig, parseConfig, SETTINGS } from './config.js'
 import { startGateway } from './gateway.js'
+import { describeError } from './log-error.js'
 
 if (process.argv.includes('--help') || process.argv.includes('-h')) {
   const rows = SETTINGS.map(({ name, fallback, what }) => `  ${name.padEnd(30)} ${what} [${fallback === '' ? 'empty' : fallback}]`)
@@ -51,17 +52,4 @@ async function run (): Promise<void> {
     destination.flushSync()
     process.exit(70)
   })
-}
-
-/** Code, message and stack only: a cause may hold what must not be logged. */
-function describeError (error: unknown): object {
-  if (!(error instanceof Error)) return { message: 'not an error' }
-  const code = 'code' in error && typeof error.code === 'string' ? { code: error.code } : {}
-  const inner = error.cause instanceof Error ? { cause: error.cause.name, causeCode: 'code' in error.cause ? String(error.cause.code) : undefined } : {}
-  return { ...code, name: error.name, message: error instanceof SoundboxError ? error.message : error.name, stack: stackOf(error), ...inner }
-}
-
-/** Where it happened, without the message line, which for foreign errors may quote input. */
-function stackOf (error: Error): string {
-  return (error.stack ?? '').split('\n').filter(line => /^\s+at /.test(line)).join('\n')
 }

@@ -34,7 +34,7 @@ t.test('no secret, no raw payload and nothing of the payer is in the log or on t
   for (const [index, bank] of banks.entries()) {
     const columns = { ...payment(`PRIV-${index}`, '19.00'), payer_name: PAYER, payer_phone: PHONE, card: PAN, column20: `${PAYER} ${PAN}` }
     const prepared = prepareTrigger({ url: rig.url, bank, columns, nowMs: rig.clock.nowMs() })
-    raw.push(prepared.body, prepared.headers['header_secrets'] ?? '', JSON.stringify(columns))
+    raw.push(prepared.body, JSON.stringify(columns), ...[prepared.headers['header_secrets']].filter(text => text !== undefined))
     sent.push(JSON.stringify(await postTrigger(prepared, bank, rig.clock.nowMs, 60_000)))
     for (const body of ['{', JSON.stringify({ RequestData: PAN }), `{"payer":"${PAYER}"`]) {
       await fetch(prepared.url, { method: 'POST', headers: { ...prepared.headers, pass_key: bank.passKey }, body })
@@ -59,7 +59,8 @@ t.test('no secret, no raw payload and nothing of the payer is in the log or on t
   t.match(text, /trigger answered/, 'the log did talk')
   t.match(text, /"level":20/, 'at its most talkative')
   const secretOf = ({ clientSecret, headerKey, payloadKey }: Record<string, unknown>): unknown[] => [clientSecret, headerKey, payloadKey]
-  const hidden = [...banks, rotated].flatMap(of => secretOf(of as Record<string, unknown>)).concat([secrets.mqttPassword, secrets.signingKey, rekeyed['mqttPassword'], rekeyed['signingKey']]).map(String)
+  const ofBox = [secrets.mqttPassword, secrets.signingKey, rekeyed['mqttPassword'], rekeyed['signingKey']]
+  const hidden = [...banks, rotated].flatMap(of => secretOf(of as Record<string, unknown>)).concat(ofBox).map(String)
   const ofPayer = [PAYER, PAN, PHONE]
   for (const word of [...hidden, ...ofPayer, ...raw, token, masterKey]) t.notOk(text.includes(word), `the log has ${word.slice(0, 12)}…`)
 
@@ -68,7 +69,7 @@ t.test('no secret, no raw payload and nothing of the payer is in the log or on t
   for (const path of files) {
     const bytes = readFileSync(path).toString('latin1')
     const name = path.slice(rig.dir.length)
-    for (const word of [...hidden, ...ofPayer, ...raw.filter(one => one !== '')]) t.notOk(bytes.includes(word), `${name} has ${word.slice(0, 12)}…`)
+    for (const word of [...hidden, ...ofPayer, ...raw]) t.notOk(bytes.includes(word), `${name} has ${word.slice(0, 12)}…`)
     for (const key of hidden.filter(word => /^[A-Za-z0-9+/]{43}=$/.test(word))) t.notOk(bytes.includes(Buffer.from(key, 'base64').toString('latin1')), `${name} has the bytes of a key`)
     if (!name.endsWith('operator.token')) t.notOk(bytes.includes(token), `${name} has the operator's token`)
     if (!name.endsWith('master.key')) t.notOk(bytes.includes(masterKey), `${name} has the master key`)
