@@ -29,7 +29,7 @@ function missing (part: string, isThere: boolean): false | string {
 
 type Ended = { code: number | null, stdout: string, stderr: string }
 function run (command: string, args: readonly string[], cwd: string, gateway: string): Promise<Ended> {
-  const child = spawn(command, args, { cwd, env: { PATH: process.env['PATH'], GATEWAY: gateway }, stdio: ['ignore', 'pipe', 'pipe'], timeout: TIMEOUT_MS })
+  const child = spawn(command, args, { cwd, env: { PATH: process.env['PATH'], GATEWAY: gateway }, stdio: ['ignore', 'pipe', 'pipe'], signal: AbortSignal.timeout(TIMEOUT_MS) })
   const out = { stdout: '', stderr: '' }
   for (const name of ['stdout', 'stderr'] as const) child[name].setEncoding('utf8').on('data', (chunk: string) => { out[name] += chunk })
   return new Promise(resolve => {
