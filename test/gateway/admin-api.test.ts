@@ -46,9 +46,11 @@ t.test('each route takes what is right and names what is wrong', async t => {
     [{}, 'INPUT_INVALID', 'no id'], [{ id: 'A B' }, 'INPUT_INVALID', 'id with a space'], [{ id: 'x' }, 'INPUT_INVALID', 'id too short'], [{ id: 'x'.repeat(33) }, 'INPUT_INVALID', 'id too long'],
     [{ id: 'ok', base: '../etc' }, 'INPUT_INVALID', 'base with a slash'], [{ id: 'ok', profile: 'des' }, 'INPUT_INVALID', 'profile'],
     [{ id: 'ok', profle: 'none' }, 'INPUT_INVALID', 'a mistyped member'],
-    [{ id: 'ok', database: 'false' }, 'INPUT_INVALID', 'a text for a truth value'], [{ id: 'ok', ratePerSecond: 0 }, 'INPUT_INVALID', 'rate'], [{ id: 'ok', ratePerSecond: null }, 'INPUT_INVALID', 'a null'],
+    [{ id: 'ok', database: 'false' }, 'INPUT_INVALID', 'a text for a truth value'], [{ id: 'ok', ratePerSecond: 0 }, 'INPUT_INVALID', 'rate'],
+    [{ id: 'ok', ratePerSecond: null }, 'INPUT_INVALID', 'a null'],
     [{ id: 'ok', passKey: 'short' }, 'INPUT_INVALID', 'pass_key'], [{ id: 'ok', fieldNames: { colum1: 'x' } }, 'INPUT_INVALID', 'a mistyped column'],
-    [{ id: 'ok', fieldNames: { column1: 'column2' } }, 'INPUT_INVALID', 'two columns under one name'], [{ id: 'ok', fieldNames: { column1: 'same', column8: 'same' } }, 'INPUT_INVALID', 'two columns renamed alike']
+    [{ id: 'ok', fieldNames: { column1: 'column2' } }, 'INPUT_INVALID', 'two columns under one name'],
+    [{ id: 'ok', fieldNames: { column1: 'same', column8: 'same' } }, 'INPUT_INVALID', 'two columns renamed alike']
   ] as const) await refuses('POST', '/banks', body, code, why)
   const both = await Promise.allSettled([client.call('POST', '/banks', { id: 'twin' }), client.call('POST', '/banks', { id: 'twin' })])
   t.same(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected'], 'two at once: one is the first')
@@ -56,8 +58,10 @@ t.test('each route takes what is right and names what is wrong', async t => {
   const box = await client.call('POST', '/devices', { tid: 'SB-0001', type: 'QS1', language: 'hindi', volume: 70 })
   t.same(Object.keys(box).sort(), ['mqttPassword', 'mqttUsername', 'signingKey', 'tid', 'type'])
   for (const [body, code, why] of [
-    [{ tid: 'SB-0001', type: 'QS1' }, 'ALREADY_EXISTS', 'the same tid'], [{ tid: 'x', type: 'QS1' }, 'INPUT_INVALID', 'tid too short'], [{ tid: 'a/b/c', type: 'QS1' }, 'INPUT_INVALID', 'tid with slashes'],
-    [{ tid: 'SB-0002' }, 'INPUT_INVALID', 'no type'], [{ tid: 'SB-0002', type: 'nothing' }, 'DEVICE_TYPE_INVALID', 'unknown type'], [{ tid: 'SB-0002', type: 'QS1', language: 'KLINGON' }, 'LANGUAGE_UNKNOWN', 'language'],
+    [{ tid: 'SB-0001', type: 'QS1' }, 'ALREADY_EXISTS', 'the same tid'], [{ tid: 'x', type: 'QS1' }, 'INPUT_INVALID', 'tid too short'],
+    [{ tid: 'a/b/c', type: 'QS1' }, 'INPUT_INVALID', 'tid with slashes'],
+    [{ tid: 'SB-0002' }, 'INPUT_INVALID', 'no type'], [{ tid: 'SB-0002', type: 'nothing' }, 'DEVICE_TYPE_INVALID', 'unknown type'],
+    [{ tid: 'SB-0002', type: 'QS1', language: 'KLINGON' }, 'LANGUAGE_UNKNOWN', 'language'],
     [{ tid: 'SB-0002', type: 'QS1', volume: 101 }, 'INPUT_INVALID', 'volume'], [{ tid: 'SB-0002', type: 'QS1', volume: null }, 'INPUT_INVALID', 'a null is no volume'],
     [{ tid: 'SB-0002', type: 'QS1', quietHours: { startMinute: 1440, endMinute: 0, utcOffsetMinutes: 0 } }, 'INPUT_INVALID', 'quiet hours']
   ] as const) await refuses('POST', '/devices', body, code, why)
@@ -79,8 +83,10 @@ t.test('each route takes what is right and names what is wrong', async t => {
   t.match(await client.call('GET', '/merchants'), { mappings: [{ bankId: 'pnb', merchant: 'shop@isu', tid: 'SB-0001' }] })
   await rig.addBank({ id: 'blind', database: false })
   for (const [body, code, why] of [
-    [{ bank: 'nobody', merchant: 'a', tid: 'SB-0001' }, 'NOT_FOUND', 'no bank'], [{ bank: 'pnb', merchant: 'a', tid: 'NOBODY' }, 'NOT_FOUND', 'no box'], [{ bank: 'pnb', tid: 'SB-0001' }, 'INPUT_INVALID', 'no merchant'],
-    [{ bank: 'pnb', merchant: '', tid: 'SB-0001' }, 'INPUT_INVALID', 'an empty merchant of a bank with database'], [{ bank: 'pnb', merchant: 'a b', tid: 'SB-0001' }, 'INPUT_INVALID', 'no trigger can name it'],
+    [{ bank: 'nobody', merchant: 'a', tid: 'SB-0001' }, 'NOT_FOUND', 'no bank'], [{ bank: 'pnb', merchant: 'a', tid: 'NOBODY' }, 'NOT_FOUND', 'no box'],
+    [{ bank: 'pnb', tid: 'SB-0001' }, 'INPUT_INVALID', 'no merchant'],
+    [{ bank: 'pnb', merchant: '', tid: 'SB-0001' }, 'INPUT_INVALID', 'an empty merchant of a bank with database'],
+    [{ bank: 'pnb', merchant: 'a b', tid: 'SB-0001' }, 'INPUT_INVALID', 'no trigger can name it'],
     [{ bank: 'blind', merchant: 'a', tid: 'SB-0001' }, 'INPUT_INVALID', 'a merchant of a bank without']
   ] as const) await refuses('POST', '/merchants/map', body, code, why)
   t.match(await client.call('POST', '/merchants/unmap', { bank: 'pnb', merchant: 'SHOP@isu', tid: 'SB-0001' }), { outcome: 'unmapped' })
@@ -97,7 +103,8 @@ t.test('each route takes what is right and names what is wrong', async t => {
 
   await rig.restart()
   t.match(await client.call('GET', '/banks'), { banks: [{ id: 'blind' }, { id: 'pnb', disabledAt: /^\d{4}/, ratePerSecond: 7 }, { id: 'twin' }] })
-  const lists = JSON.stringify([await client.call('GET', '/banks'), await client.call('GET', '/devices'), await client.call('GET', '/devices/SB-0001'), await client.call('GET', '/merchants'), await client.call('GET', '/status')])
+  const lists = JSON.stringify([await client.call('GET', '/banks'), await client.call('GET', '/devices'), await client.call('GET', '/devices/SB-0001'),
+    await client.call('GET', '/merchants'), await client.call('GET', '/status')])
   for (const secret of [bank, rotated, last].flatMap(of => [of['clientSecret'], of['headerKey'], of['payloadKey']]).concat([box['mqttPassword'], box['signingKey'], token])) {
     t.notOk(lists.includes(String(secret)), 'no list shows a secret')
   }

@@ -105,7 +105,8 @@ t.test('--json gives the shapes that others script against', async t => {
   t.match(lines(await say(client, ['merchant', 'list'])), [{ bankId: 'pnb', merchant: 'shop@upi', tid: 'SB-0001' }])
   t.match(lines(await say(client, ['device', 'list'])), [{ tid: 'SB-0001', presence: 'offline', status: 'active' }])
   await say(client, ['bank', 'add', 'blind', '--no-database', '--allow-header-reuse', '--announce-failed', '--pass-key', 'my-own-pass-key', '--base', 'BLIND', '--name', 'Blind'])
-  t.match((await client.call('GET', '/banks'))['banks'], [{ id: 'pnb' }, { id: 'blind', database: false, headerReuse: 'allow', announceFailed: true, passKey: 'my-own-pass-key', base: 'BLIND', name: 'Blind' }])
+  t.match((await client.call('GET', '/banks'))['banks'],
+    [{ id: 'pnb' }, { id: 'blind', database: false, headerReuse: 'allow', announceFailed: true, passKey: 'my-own-pass-key', base: 'BLIND', name: 'Blind' }])
 
   const secrets = bank as unknown as Parameters<typeof prepareTrigger>[0]['bank']
   for (let n = 1; n <= 7; n++) {
@@ -130,8 +131,10 @@ t.test('--json gives the shapes that others script against', async t => {
   t.match(await say(client, ['history', '--limit', '1'], false), /T7.*7\.00.*shop@upi/, 'a table for people')
   t.match(await say(client, ['history', '--transaction', 'NONE'], false), /nothing found/)
   t.equal(await say(client, ['tail']), '', 'signs of life are not printed')
-  for (const args of [['history', '--limit', 'many'], ['history', '--limit', '0'], ['history', '--since', 'yesterday'], ['device', 'set', 'SB-0001', '--volume', '101'], ['device', 'set', 'SB-0001', '--volume', 'loud'],
-    ['device', 'set', 'SB-0001', '--quiet', '25:00-26:00'], ['device', 'set', 'SB-0001', '--quiet', '22:00-06:00', '--utc-offset', 'x'], ['bank', 'add', 'xx', '--rename', 'column1'], ['bank', 'add', 'xx', '--rename', 'colum1=a'],
+  for (const args of [['history', '--limit', 'many'], ['history', '--limit', '0'], ['history', '--since', 'yesterday'], ['device', 'set', 'SB-0001', '--volume', '101'],
+    ['device', 'set', 'SB-0001', '--volume', 'loud'],
+    ['device', 'set', 'SB-0001', '--quiet', '25:00-26:00'], ['device', 'set', 'SB-0001', '--quiet', '22:00-06:00', '--utc-offset', 'x'], ['bank', 'add', 'xx', '--rename', 'column1'],
+    ['bank', 'add', 'xx', '--rename', 'colum1=a'],
     ['bank', 'rotate-key', 'pnb', '--overlap', 'x']]) await t.rejects(say(client, args), { code: 'INPUT_INVALID' }, args.join(' '))
   await t.rejects(say(client, ['device', 'set', 'SB-0001', '--language', 'klingon']), { code: 'LANGUAGE_UNKNOWN' })
   t.match(lines(await say(client, ['bank', 'rotate-key', 'pnb', '--overlap', '60']))[0], { bank: 'pnb', clientSecret: /./ })
