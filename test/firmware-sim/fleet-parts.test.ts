@@ -76,7 +76,8 @@ t.test('settings of the fleet', async t => {
     for (const value of [min, max]) t.doesNotThrow(() => parse([...base, `--${flag}=${value}`]), `${flag} ${value}`)
     for (const value of [min - 1, max + 1, 'x']) t.throws(() => parse([...base, `--${flag}=${value}`]), { code: 'CONFIG_INVALID', message: new RegExp(flag) }, `${flag} ${value}`)
   }
-  for (const wrong of [['--devices', '0'], ['--devices', '20001'], ['--faults', 'fire=1'], ['--speak-ms', 'x'], ['--url', 'http://x'], ['--ca-file', 'missing'], ['--what'], ['--credentials', 'missing']]) {
+  for (const wrong of [['--devices', '0'], ['--devices', '20001'], ['--faults', 'fire=1'], ['--speak-ms', 'x'], ['--url', 'http://x'], ['--ca-file', 'missing'], ['--what'],
+    ['--credentials', 'missing']]) {
     try {
       parse([...base, ...wrong])
       t.fail(wrong.join(' '))

@@ -187,7 +187,8 @@ t.test('a new key arrives sealed, and a wrong one is noticed', async t => {
     t.match(sealed, /^[0-9A-F]{38}$/)
     t.ok(openWorkingKey({ algorithm, kek }, sealed).equals(key), algorithm)
     t.throws(() => openWorkingKey({ algorithm, kek: other }, sealed), { code: 'SECRET_UNREADABLE' })
-    for (const text of ['', sealed.slice(1), `${sealed}0`, sealed.replace(/.$/, last => last === '0' ? '1' : '0')]) t.throws(() => openWorkingKey({ algorithm, kek }, text), { code: 'SECRET_UNREADABLE' })
+    for (const text of ['', sealed.slice(1), `${sealed}0`, sealed.replace(/.$/, last => last === '0' ? '1' : '0')]) t.throws(() => openWorkingKey({ algorithm, kek }, text),
+      { code: 'SECRET_UNREADABLE' })
   }
 })
 
@@ -245,7 +246,8 @@ t.test('a request waits by its key, in time, late or in vain', async t => {
 })
 
 t.test('the peers file is checked word by word', async t => {
-  const files: Record<string, string> = { 'mac.key': `${'0123456789ABCDEF'.repeat(2)}\n`, 'short.key': '00', 'spec.json': JSON.stringify({ mti: { enc: 'bcd' }, bitmap: { enc: 'binary', primaryBytes: 8 }, fields: { 2: { type: 'n', len: 2, max: 19, count: 'digits', enc: 'bcd', lenEnc: 'bcd', pad: 'left0' } } }) }
+  const files: Record<string, string> = { 'mac.key': `${'0123456789ABCDEF'.repeat(2)}\n`, 'short.key': '00', 'spec.json': JSON.stringify({ mti: { enc: 'bcd' },
+    bitmap: { enc: 'binary', primaryBytes: 8 }, fields: { 2: { type: 'n', len: 2, max: 19, count: 'digits', enc: 'bcd', lenEnc: 'bcd', pad: 'left0' } } }) }
   const read = (path: string): string => {
     const text = files[path]
     if (text === undefined) throw new Error('no such file')
@@ -253,7 +255,8 @@ t.test('the peers file is checked word by word', async t => {
   }
   const good = { name: 'a', bank: 'pnb', addresses: ['10.0.0.0/8', '::1', '192.168.1.7'] }
   const parse = (...peers: object[]) => parsePeers(JSON.stringify({ peers }), read)
-  const [peer] = parse({ ...good, spec: 'spec.json', mac: { algorithm: 'cbc-mac', keyFile: 'mac.key' }, merchants: ['SHOP*', 'Exact'], terminals: ['T1'], leniencies: ['anyPad'], framing: { prefix: 'ascii4' }, echoSeconds: 0 })
+  const [peer] = parse({ ...good, spec: 'spec.json', mac: { algorithm: 'cbc-mac', keyFile: 'mac.key' }, merchants: ['SHOP*', 'Exact'], terminals: ['T1'],
+    leniencies: ['anyPad'], framing: { prefix: 'ascii4' }, echoSeconds: 0 })
   t.match(peer, { name: 'a', certificate: null, port: null, session: { role: 'server', signOn: true, echoIdleMs: 0 }, limits: { inFlightMax: 256 }, onParseError: 'close', sayReversed: false })
   const rows: [string, boolean][] = [['10.1.2.3', true], ['::ffff:10.1.2.3', true], ['11.0.0.1', false], ['::1', true], ['192.168.1.7', true], ['192.168.1.8', false], ['', false], ['nonsense', false]]
   for (const [address, want] of rows) t.equal(peer?.allowsAddress(address), want, address)
@@ -263,9 +266,11 @@ t.test('the peers file is checked word by word', async t => {
   const bad: [object, RegExp][] = [
     [{ ...good, colour: 1 }, /not known: colour/], [{ ...good, name: ' ' }, /name must/], [{ ...good, bank: 'PNB' }, /bank must/], [{ ...good, addresses: undefined }, /certificate .* or addresses/],
     [{ ...good, certificate: 'x' }, /one of the two/], [{ ...good, addresses: ['10.0.0.0/33'] }, /addresses/], [{ ...good, addresses: ['host'] }, /addresses/], [{ ...good, addresses: 'x' }, /list/],
-    [{ ...good, port: 70_000 }, /port must/], [{ ...good, spec: 'nowhere.json' }, /cannot be read/], [{ ...good, spec: 'mac.key' }, /spec must/], [{ ...good, spec: {} }, /peers\[0\] spec: mti/], [{ ...good, framing: { prefix: 'x' } }, /framing/],
+    [{ ...good, port: 70_000 }, /port must/], [{ ...good, spec: 'nowhere.json' }, /cannot be read/], [{ ...good, spec: 'mac.key' }, /spec must/],
+    [{ ...good, spec: {} }, /peers\[0\] spec: mti/], [{ ...good, framing: { prefix: 'x' } }, /framing/],
     [{ ...good, leniencies: ['anyThing'] }, /leniencies/], [{ ...good, mac: 1 }, /mac must/], [{ ...good, mac: {} }, /keyFile, kekFile/], [{ ...good, mac: { keyFile: 'short.key' } }, /32 hex/],
-    [{ ...good, mac: { keyFile: 'mac.key', algorithm: 'rot13' } }, /algorithm/], [{ ...good, inFlightMax: 0 }, /inFlightMax/], [{ ...good, inFlightMax: 10_001 }, /inFlightMax/], [{ ...good, signOn: 'yes' }, /signOn/],
+    [{ ...good, mac: { keyFile: 'mac.key', algorithm: 'rot13' } }, /algorithm/], [{ ...good, inFlightMax: 0 }, /inFlightMax/], [{ ...good, inFlightMax: 10_001 }, /inFlightMax/],
+    [{ ...good, signOn: 'yes' }, /signOn/],
     [{ ...good, onParseError: 'ignore' }, /onParseError/], [{ ...good, merchants: [''] }, /merchants/], [[], /object/]
   ]
   for (const [profile, message] of bad) t.throws(() => parse(profile), { code: 'CONFIG_INVALID', message }, String(message))
