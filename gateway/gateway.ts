@@ -82,7 +82,7 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   await heart.resume()
   const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: isShared ? { ...config, backupKeep: 0 } : config, nowMs, log })
   const jobs = opened(startJobs(table, { store, schedule: scheduleCron, nowMs, log }))
-  const iso = await openIso({ config, heart, directory, store, metrics, nowMs, log })
+  const iso = await openIso({ config, heart, directory, store, fallback, metrics, nowMs, log })
   if (iso !== undefined) opened(iso)
   metrics.addGauges([
     { name: 'soundbox_devices_connected', help: 'soundboxes connected', read: () => broker().stats().connected },
@@ -133,14 +133,14 @@ async function openBroker (config: GatewayConfig, events: BrokerEvents, log: Log
   return await openEmbeddedBroker({ host: config.host, mqttPort: config.mqttPort, ...tls, ...websocket, log, nowMs }, events)
 }
 
-type IsoDeps = { config: GatewayConfig, heart: Heart, directory: Directory, store: Store, metrics: Metrics, nowMs: () => number, log: Log }
+type IsoDeps = { config: GatewayConfig, heart: Heart, directory: Directory, store: Store, fallback: Fallback, metrics: Metrics, nowMs: () => number, log: Log }
 
 /** The door for switches, when there is a peers file. */
-async function openIso ({ config, heart, directory, store, metrics, nowMs, log }: IsoDeps): Promise<IsoServer | undefined> {
+async function openIso ({ config, heart, directory, store, fallback, metrics, nowMs, log }: IsoDeps): Promise<IsoServer | undefined> {
   if (config.isoPeersFile === null) return undefined
   const read = (path: string): string => readText(path, 'SOUNDBOX_ISO_PEERS_FILE, or a file it names,')
   const handle = openHandlers({
-    directory, store, announce: heart.announce, reverse: heart.reverse, notify: heart.notify, nextSeq: heart.nextSeq, speakMs: config.speakMs, cbs: simulatedCbs(nowMs),
+    directory, store, fallback, announce: heart.announce, reverse: heart.reverse, notify: heart.notify, nextSeq: heart.nextSeq, speakMs: config.speakMs, cbs: simulatedCbs(nowMs),
     meter: metrics.meter, nowMs, log
   })
   const tls = config.isoTls === null ? null : isoTlsOf(config.isoTls)

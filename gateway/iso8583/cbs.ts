@@ -35,6 +35,7 @@ export type CbsTransportDeps = { target: IsoTarget, timers: Timers, nowMs: () =>
 /** The issuer `cbs` of the integration module over a connection of ours. It asks questions only, so no reversal is ever needed. */
 export function openCbsTransport ({ target, ...deps }: CbsTransportDeps): Transport {
   const client = openIsoClient({ ...target, ...deps, reversals: null })
-  const send: Parameters<typeof isoCbsTransport>[0]['send'] = message => client.request({ mti: message.mti, fields: { ...message.fields } })
-  return isoCbsTransport({ send, nextStan: client.nextStan, nowMs: deps.nowMs, profile: ISO_CBS_PROFILE, close: client.close })
+  return isoCbsTransport({
+    send: ({ mti, fields }) => client.request({ mti, fields: { ...fields } }), nextStan: client.nextStan, nowMs: deps.nowMs, profile: ISO_CBS_PROFILE, close: client.close
+  })
 }

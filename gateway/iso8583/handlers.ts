@@ -11,6 +11,7 @@
 // the original comes, it is a repeat. The unique key of the payment decides who was first: no window is left between asking and recording.
 import { announcementId, contentHash, isSoundboxError, type Log, SoundboxError } from '../../protocol/index.js'
 import type { Message } from '../../protocol/iso8583/index.js'
+import type { Fallback } from '../fallback/contract.js'
 import type { Delivery, NewDelivery, Payment, Store, StoredPayment } from '../store/contract.js'
 import type { Bank, Device, Directory } from '../store/directory.js'
 import type { Announce, PaymentOrder } from '../trigger/announce.js'
@@ -31,6 +32,7 @@ export type HandlerDeps = {
   /** How long a "reversed" phrase may wait to be spoken. */
   speakMs: number
   store: Pick<Store, 'recordPayment' | 'findPayment' | 'findTransactions'>
+  fallback: Pick<Fallback, 'findPayment'>
   cbs: Cbs
   nowMs: () => number
   meter: Meter
@@ -64,6 +66,7 @@ async function handle (deps: HandlerDeps, request: Message, peer: PeerProfile): 
   if (kind === '2' && PAYMENT_CODES.includes(code)) return await pay(deps, request, peer)
   if ((kind === '1' || kind === '2') && !isAdvice(request.mti) && (code === BALANCE_CODE || code === STATEMENT_CODE)) {
     bankOf(deps, peer)
+    if (!peer.mayAsk || !peer.allowsTerminal(terminalOf(request))) throw new SoundboxError('ISO_NOT_PERMITTED', 'the peer may not ask the core banking system, or not from this terminal')
     const reply = await deps.cbs(request)
     return { answer: answerTo(request, reply.code, reply.fields), outcome: reply.code === '00' ? 'OK' : 'CBS_REFUSED' }
   }
@@ -99,6 +102,7 @@ async function reverse (deps: HandlerDeps, request: Message, peer: PeerProfile):
   const original = await findOriginal(deps, bank.id, name)
   checkPermitted(peer, { merchant: original?.payment.merchant ?? merchantOf(request), terminal: terminalOf(request) })
   const transactionId = original?.payment.transactionId ?? `${name.prefix}${name.transmission ?? request.fields['7'] ?? ''}`
+  if (deps.fallback.findPayment(bank.id, transactionId) !== undefined) throw new SoundboxError('STORE_FAILED', 'the payment waits in the fallback: it can be reversed when it is in history')
   if (original === undefined) await recordEarly(deps, orderOf(deps, bank, { ...paymentFromIso(request), transactionId }))
   const startedAt = deps.nowMs()
   const reversed = await deps.reverse(bank.id, transactionId)

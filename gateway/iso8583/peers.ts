@@ -28,6 +28,8 @@ export type PeerProfile = {
   wire: WireSettings
   allowsMerchant: Allows
   allowsTerminal: Allows
+  /** It may ask for balances and mini statements. */
+  mayAsk: boolean
   session: SessionPolicy
   limits: LinkLimits
   connectionsMax: number
@@ -39,7 +41,7 @@ export type PeerProfile = {
 type Row = Record<string, unknown>
 const FILE = 'SOUNDBOX_ISO_PEERS_FILE'
 const KEYS = [
-  'name', 'bank', 'certificate', 'addresses', 'port', 'spec', 'framing', 'leniencies', 'mac', 'merchants', 'terminals', 'signOn', 'signOnSeconds', 'echoSeconds',
+  'name', 'bank', 'certificate', 'addresses', 'port', 'spec', 'framing', 'leniencies', 'mac', 'merchants', 'terminals', 'mayAsk', 'signOn', 'signOnSeconds', 'echoSeconds',
   'echoMisses', 'inFlightMax', 'handlerMs', 'partialFrameMs', 'writeStallMs', 'connectionsMax', 'onParseError', 'sayReversed'
 ]
 
@@ -85,6 +87,7 @@ export function parsePeer (value: unknown, where: string, readText: (path: strin
     },
     allowsMerchant: nameCheck(row['merchants'] === undefined ? ['*'] : read.list('merchants').map(merchant => merchant.toLowerCase())),
     allowsTerminal: nameCheck(row['terminals'] === undefined ? ['*'] : read.list('terminals')),
+    mayAsk: read.flag('mayAsk', true),
     session: {
       role: 'server', signOn: read.flag('signOn', SESSION_DEFAULTS.signOn), signOnMs: read.whole('signOnSeconds', SESSION_DEFAULTS.signOnMs / 1000, 1, 3600) * 1000,
       echoIdleMs: read.whole('echoSeconds', SESSION_DEFAULTS.echoIdleMs / 1000, 0, 86_400) * 1000, echoMissesMax: read.whole('echoMisses', SESSION_DEFAULTS.echoMissesMax, 1, 100),

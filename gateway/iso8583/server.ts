@@ -83,6 +83,7 @@ function count (house: House, of: (connection: Connection) => number): number {
 
 async function openDoors (house: House, servers: Server[]): Promise<{ port: number | null, tlsPort: number | null }> {
   const open = async (server: Server, port: number, setting: string): Promise<number> => {
+    server.maxConnections = 2 * (house.connectionsMax ?? CONNECTIONS_MAX) // Those that are not yet known to be peers count, too.
     await listen(server, { port, host: house.host, setting })
     servers.push(server)
     return (server.address() as AddressInfo).port

@@ -266,8 +266,8 @@ t.test('mutual TLS and a key exchange with the gateway\'s own server', async t =
   t.match(await Promise.all([2, 3, 4, 5].map(stan => client.request(purchase(stan)))), [{ fields: { 39: '00' } }, {}, {}, {}])
   const other = openClient(t, [], { wire: undefined } as never, { endpoints: [{ ...endpoint, tls: { ca } }], wire: profile.wire })
   await t.rejects(other.whenReady(400), { code: 'ISO_UNAVAILABLE' }, 'no certificate, no connection')
-  const wrongKek = openClient(t, [], {}, { endpoints: [{ ...endpoint, tls: { ca, ...pairs['client']! } }],
-    wire: { ...profile.wire, mac: { algorithm: 'x9.19', key: Buffer.from(key, 'hex'), kek: Buffer.alloc(16, 3) } } })
+  const otherKek = { ...profile.wire, mac: { algorithm: 'x9.19' as const, key: Buffer.from(key, 'hex'), kek: Buffer.alloc(16, 3) } }
+  const wrongKek = openClient(t, [], {}, { endpoints: [{ ...endpoint, tls: { ca, ...pairs['client']! } }], wire: otherKek })
   await wrongKek.whenReady(10_000)
   await t.rejects(wrongKek.exchangeKey(Buffer.alloc(16, 1)), { code: 'ISO_UNAVAILABLE', message: /refused/ })
 })
@@ -324,8 +324,7 @@ t.test('the core banking system is asked through a switch, and a switch asks it 
   t.teardown(() => transport.close())
   const ctx = { traceId: '0'.repeat(32), actor: 'test', background: false, reference: 'ABC1' } as never
   t.match(await transport.call('account_balance_cbs', { account_no: '0150245000100' }, ctx), { currency: 'INR', ledger: '152000.00', available: '-20.50' })
-  t.match(await transport.call('mini_statement_cbs', { account_no: '0150245000100' }, ctx), { closing: '152000.00', rows: [{ amount: '1900.00', dr_cr: 'CR',
-    narration: 'QR PAYMENT', reference: 'R1' }] })
+  t.match(await transport.call('mini_statement_cbs', { account_no: '0150245000100' }, ctx), { closing: '152000.00', rows: [{ amount: '1900.00', dr_cr: 'CR', narration: 'QR PAYMENT', reference: 'R1' }] })
   await t.rejects(transport.call('account_balance_cbs', { account_no: '9999' }, ctx), { code: 'PROVIDER_REJECTED' })
   t.same(asked.map(([service]) => service), ['account_balance_cbs', 'mini_statement_cbs', 'account_balance_cbs'])
   await t.rejects(cbs(purchase(1)), { code: 'ISO_NOT_SUPPORTED' })
@@ -338,13 +337,10 @@ t.test('a target file is checked word by word', async t => {
     if (path === 'none') throw new Error('no such file')
     return path
   })
-  t.match(parse(good), { name: 'cbs', endpoints: [{ host: 'switch.bank', port: 8583, tls: { ca: 'ca', cert: 'cert', key: 'key', servername: 'x' } }, { host: '::1', port: 1 }],
-    policy: { connections: 2, session: { role: 'client', signOn: true } } })
+  t.match(parse(good), { name: 'cbs', endpoints: [{ host: 'switch.bank', port: 8583, tls: { ca: 'ca', cert: 'cert', key: 'key', servername: 'x' } }, { host: '::1', port: 1 }], policy: { connections: 2, session: { role: 'client', signOn: true } } })
   const bad: [object, RegExp][] = [
-    [{ ...good, endpoints: [] }, /list of 1/], [{ ...good, endpoints: ['host'] }, /host:port/], [{ ...good, endpoints: ['host:0'] }, /host:port/],
-    [{ ...good, endpoints: Array(ENDPOINTS_MAX + 1).fill('a:1') }, /list of 1/],
-    [{ ...good, tls: { certFile: 'cert' } }, /caFile/], [{ ...good, tls: { caFile: 'ca', certFile: 'cert' } }, /together/], [{ ...good, tls: { caFile: 'none' } }, /cannot be read/],
-    [{ ...good, connections: 65 }, /connections/],
+    [{ ...good, endpoints: [] }, /list of 1/], [{ ...good, endpoints: ['host'] }, /host:port/], [{ ...good, endpoints: ['host:0'] }, /host:port/], [{ ...good, endpoints: Array(ENDPOINTS_MAX + 1).fill('a:1') }, /list of 1/],
+    [{ ...good, tls: { certFile: 'cert' } }, /caFile/], [{ ...good, tls: { caFile: 'ca', certFile: 'cert' } }, /together/], [{ ...good, tls: { caFile: 'none' } }, /cannot be read/], [{ ...good, connections: 65 }, /connections/],
     [{ ...good, deadlineMs: 1 }, /deadlineMs/], [{ ...good, colour: 1 }, /colour/], [[], /object/]
   ]
   for (const [target, message] of bad) t.throws(() => parse(target), { code: 'CONFIG_INVALID', message }, String(message))
