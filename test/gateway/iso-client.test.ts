@@ -324,7 +324,8 @@ t.test('the core banking system is asked through a switch, and a switch asks it 
   t.teardown(() => transport.close())
   const ctx = { traceId: '0'.repeat(32), actor: 'test', background: false, reference: 'ABC1' } as never
   t.match(await transport.call('account_balance_cbs', { account_no: '0150245000100' }, ctx), { currency: 'INR', ledger: '152000.00', available: '-20.50' })
-  t.match(await transport.call('mini_statement_cbs', { account_no: '0150245000100' }, ctx), { closing: '152000.00', rows: [{ amount: '1900.00', dr_cr: 'CR', narration: 'QR PAYMENT', reference: 'R1' }] })
+  const statement = { closing: '152000.00', rows: [{ amount: '1900.00', dr_cr: 'CR', narration: 'QR PAYMENT', reference: 'R1' }] }
+  t.match(await transport.call('mini_statement_cbs', { account_no: '0150245000100' }, ctx), statement)
   await t.rejects(transport.call('account_balance_cbs', { account_no: '9999' }, ctx), { code: 'PROVIDER_REJECTED' })
   t.same(asked.map(([service]) => service), ['account_balance_cbs', 'mini_statement_cbs', 'account_balance_cbs'])
   await t.rejects(cbs(purchase(1)), { code: 'ISO_NOT_SUPPORTED' })

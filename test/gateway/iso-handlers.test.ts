@@ -17,7 +17,8 @@ const { transactionId } = paymentFromIso(purchase(1))
 function delivery (more: Partial<Delivery>): Delivery {
   return {
     tid: 'SB-1', announcementId: 'a'.repeat(32), kind: 'payment', language: 'HINDI', seq: 1, amountMinor: 1900, currency: 'INR', txnType: 'CARD', count: null,
-    issuedAt: NOW, expiresAt: NOW + 1, bankId: 'pnb', transactionId, state: 'spoken', publishedAt: NOW, deliveredAt: NOW, finalAt: NOW, queuedMs: null, audioMs: null, reason: null, summaryId: null, ...more
+    issuedAt: NOW, expiresAt: NOW + 1, bankId: 'pnb', transactionId, state: 'spoken', publishedAt: NOW, deliveredAt: NOW, finalAt: NOW, queuedMs: null,
+    audioMs: null, reason: null, summaryId: null, ...more
   }
 }
 
