@@ -4,8 +4,10 @@
 //   up     $share/{group}/soundbox/v1/+/{hello,ack,...} -> onMessage (durable) -> PUBACK
 //
 // Several gateways share one group: each message reaches one of them. mqtt.js confirms one message at a time per connection, so
-// `receivers` connections share the group too. A connection that ends is thrown away with all that waited on it and a fresh one is
-// made after a pause with jitter: mqtt.js' own reconnect would send old publishes again behind the pump's back.
+// `receivers` connections share the group too. Meanwhile it reads nothing else: whoever publishes while it handles a message would wait
+// for a confirmation that stands behind that very message. So publishes have a connection of their own.
+// A connection that ends is thrown away with all that waited on it and a fresh one is made after a pause with jitter: mqtt.js' own
+// reconnect would send old publishes again behind the pump's back.
 // Presence: a hello, or any other message, says that the soundbox is there; its last will (or its own word) says that it has gone.
 // Who may connect and use which topic is the cluster's to enforce; policy.ts answers its HTTP questions.
 import mqtt, { type IClientOptions, type IPublishPacket, type MqttClient } from 'mqtt'
@@ -81,24 +83,22 @@ export async function openExternalBroker (options: ExternalBrokerOptions, events
   const counters = { connects: 0, refused: 0, takeovers: 0, messagesIn: 0, messagesOut: 0 }
   const state: State = { options, limits, events, log: options.log, online: new Set(), counters, inFlight: 0 }
   const clientId = options.clientId ?? `soundbox-gateway-${makeSecret(9)}`
-  let links: readonly Link[] = []
-  await new Promise<void>(resolve => {
-    const timer = setTimeout(resolve, limits.startTimeoutMs)
-    links = Array.from({ length: receivers }, (_, index) => openLink(state, {
-      clientId: index === 0 ? clientId : `${clientId}-${index}`,
-      topics: index === 0 ? UP_TOPICS : OTHER_LINK_TOPICS,
-      onReady: () => {
-        clearTimeout(timer)
-        resolve()
-      }
-    }))
-  })
+  let start = (): void => {}
+  const started = new Promise<void>(resolve => { start = resolve })
+  const timer = setTimeout(start, limits.startTimeoutMs)
+  const isReady = (): boolean => sender.isReady() && links.some(link => link.isReady())
+  const onReady = (): void => { if (isReady()) start() }
+  const links = Array.from({ length: receivers }, (_, index) =>
+    openLink(state, { clientId: index === 0 ? clientId : `${clientId}-${index}`, topics: index === 0 ? UP_TOPICS : OTHER_LINK_TOPICS, onReady }))
+  const sender = openLink(state, { clientId: `${clientId}-sender`, topics: [], onReady })
+  await started
+  clearTimeout(timer)
   return {
     ports: { mqtt: null, mqtts: null, websocket: null },
-    publish: async (topic, payload) => await publish(state, links, topic, payload),
+    publish: async (topic, payload) => await publish(state, sender, topic, payload),
     disconnect: tid => state.log.warn({ tid }, 'an external broker ends the connection of a soundbox at its next login only'),
-    stats: () => ({ connected: state.online.size, ...counters, ready: links.some(link => link.isReady()) }),
-    close: async () => { await Promise.all(links.map(async link => await link.close())) }
+    stats: () => ({ connected: state.online.size, ...counters, ready: isReady() }),
+    close: async () => { await Promise.all([sender, ...links].map(async link => await link.close())) }
   }
 }
 
@@ -119,11 +119,10 @@ function checkOptions (options: ExternalBrokerOptions, limits: ExternalLimits): 
   return receivers
 }
 
-async function publish (state: State, links: readonly Link[], topic: string, payload: Buffer): Promise<void> {
+async function publish (state: State, link: Link, topic: string, payload: Buffer): Promise<void> {
   const { limits, counters } = state
   checkDown(topic, payload.length, BROKER_LIMITS.payloadBytesMax)
-  const link = links.find(candidate => candidate.isReady())
-  if (link === undefined) throw unsent('there is no connection to the broker')
+  if (!link.isReady()) throw unsent('there is no connection to the broker')
   if (state.inFlight >= limits.publishesInFlightMax) throw unsent(`${limits.publishesInFlightMax} messages wait for the broker already`)
   state.inFlight++
   try {
@@ -158,16 +157,13 @@ function openLink (state: State, role: { clientId: string, topics: readonly UpTo
     const fresh = mqtt.connect(options.url, clientOptions(options, limits, role.clientId))
     client = fresh
     let reason = 'connection closed'
-    fresh.handleMessage = (packet, confirm) => {
-      void handle(state, packet).then(() => confirm(), () => {
-        confirm(new Error('not recorded'))
-        drop(fresh, 'a message could not be recorded')
-      })
-    }
+    receive(state, fresh, () => drop(fresh, 'a message could not be recorded'))
     fresh.on('error', (error: Error & { code?: unknown }) => { reason = typeof error.code === 'string' ? error.code : error.message.slice(0, 100) })
     fresh.on('close', () => drop(fresh, reason))
     fresh.on('connect', () => {
-      fresh.subscribeAsync(role.topics.map(name => filterOf(options.sharedGroup, name)), { qos: 1 }).then(() => {
+      const filters = role.topics.map(name => filterOf(options.sharedGroup, name))
+      const subscribed = filters.length === 0 ? Promise.resolve([]) : fresh.subscribeAsync(filters, { qos: 1 })
+      subscribed.then(() => {
         if (client !== fresh) return
         isReady = true
         failures = 0
@@ -193,6 +189,16 @@ function openLink (state: State, role: { clientId: string, topics: readonly UpTo
       if (last === undefined) return
       await new Promise<void>(resolve => last.end(true, () => resolve()))
     }
+  }
+}
+
+/** Confirms each message when it is recorded, not before. */
+function receive (state: State, client: MqttClient, onRefused: () => void): void {
+  client.handleMessage = (packet, confirm) => {
+    void handle(state, packet).then(() => confirm(), () => {
+      confirm(new Error('not recorded'))
+      onRefused()
+    })
   }
 }
 

@@ -87,7 +87,7 @@ t.test('two gateways share the messages of all soundboxes, each handled once', {
   const { port } = await startMosquitto(t)
   const one = await openGateway(t, { url: `mqtt://127.0.0.1:${port}`, receivers: 3 })
   const two = await openGateway(t, { url: `mqtt://127.0.0.1:${port}`, receivers: 2 })
-  await until(() => [...one.lines, ...two.lines].filter(({ sentence }) => sentence === 'connected to the broker').length === 5, 'all receivers are connected')
+  await until(() => [...one.lines, ...two.lines].filter(({ sentence }) => sentence === 'connected to the broker').length === 7, 'all receivers and both senders')
   const boxes = await Promise.all(DEVICES.map(async tid => ({ tid, raw: await loginRaw({ port }, tid) })))
   for (let n = 0; n < 25; n++) for (const { tid, raw } of boxes) raw.send(up(tid, 'ack', String(n), n + 1))
   const all = (): string[] => [...one.messages, ...two.messages]
