@@ -20,11 +20,13 @@ export function deviceEvents (deps: DeviceEventDeps): BrokerEvents {
       if (heart.feed.hasListeners()) heart.feed.emit({ kind: 'device', at: nowMs(), tid, state: 'online' })
     },
     onDisconnected (tid, reason) {
+      if (heart.hasJustCome(tid)) return
       fleet.handleDisconnected(tid, reason)
       heart.handleOffline(tid)
       log.info({ tid, reason }, 'soundbox disconnected')
       if (heart.feed.hasListeners()) heart.feed.emit({ kind: 'device', at: nowMs(), tid, state: 'offline', reason })
     },
+    onGap: () => { heart.handleGap() },
     onMessage (tid, name, payload) {
       try {
         switch (name) {

@@ -24,6 +24,7 @@ import { simulatedCbs } from './iso8583/simulated-cbs.js'
 import { scheduleCron } from './jobs/cron.js'
 import { drainFallback, houseJobs } from './jobs/house-jobs.js'
 import { startJobs } from './jobs/table.js'
+import { followDirectory, nodeDeps } from './nodes.js'
 import type { Store } from './store/contract.js'
 import { type Directory, openDirectory } from './store/directory.js'
 import { openPostgresStore } from './store/postgres.js'
@@ -62,9 +63,10 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
     return part
   }
   const dataDir = opened(openDataDir(config.dataDir, config.masterKeyFile, pid))
-  const isShared = config.store !== 'sqlite'
-  const store: Store = opened(isShared ? await openPostgresStore({ url: config.store, log, nowMs }) : await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
+  const shared = config.store === 'sqlite' ? null : opened(await openPostgresStore({ url: config.store, log, nowMs }))
+  const store: Store = shared ?? opened(await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
   const directory = await openDirectory({ store, masterKey: dataDir.masterKey, nowMs })
+  if (shared !== null) opened(await followDirectory({ store: shared, reload: directory.reload, startTimer, log }))
   const fallback = opened(await openFallback(config, dataDir.file('spool'), log, nowMs))
   const types = openDeviceTypes(config.deviceTypesFile === null ? [] : parseDeviceTypes(readSetting('SOUNDBOX_DEVICE_TYPES_FILE', config.deviceTypesFile)))
   const metrics = openMetrics()
@@ -72,15 +74,17 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   const broker = (): Broker => parts.broker ?? fail()
   const heart = opened(openHeart({
     directory, store, fallback, broker, typeOf: types.typeOf, meter: metrics.meter, nowMs, startTimer, log,
+    ...(config.broker === 'embedded' ? {} : { nodes: nodeDeps(newId(), shared, () => ({ fleet, prompter })) }),
     policy: { speakMs: config.speakMs, summaryMs: config.summaryMs, receivedTimeoutMs: config.receivedTimeoutMs, attemptsMax: ATTEMPTS_MAX }
   }))
   const fleet = opened(await openFleet({ store, broker, device: directory.device, staysOnline: config.broker !== 'embedded', newId, nowMs, startTimer, log }))
   const prompter = openPrompter({ broker, isOnline: fleet.presence.isOnline, newId, nowMs, nextSeq: heart.nextSeq })
   closers.push(startTimer(() => { prompter.tick() }, 1000).stop)
   await drainFallback({ store, fallback, log })
+  await heart.join()
   parts.broker = opened(await openBroker(config, deviceEvents({ directory, fleet, heart, prompter, log, nowMs }), log, nowMs))
   await heart.resume()
-  const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: isShared ? { ...config, backupKeep: 0 } : config, nowMs, log })
+  const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: shared !== null ? { ...config, backupKeep: 0 } : config, nowMs, log })
   const jobs = opened(startJobs(table, { store, schedule: scheduleCron, nowMs, log }))
   const iso = await openIso({ config, heart, directory, store, fallback, metrics, nowMs, log })
   if (iso !== undefined) opened(iso)

@@ -16,6 +16,8 @@ export type BrokerEvents = {
    * here; a rejection closes the connection without PUBACK and the device sends it again.
    */
   onMessage: (tid: string, name: UpTopic, payload: Buffer) => Promise<void> | void
+  /** Messages that soundboxes believe to be delivered may have been lost. */
+  onGap?: () => void
 }
 
 export type BrokerStats = { connected: number, connects: number, refused: number, takeovers: number, messagesIn: number, messagesOut: number, ready: boolean }

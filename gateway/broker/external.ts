@@ -7,7 +7,8 @@
 // `receivers` connections share the group too. Meanwhile it reads nothing else: whoever publishes while it handles a message would wait
 // for a confirmation that stands behind that very message. So publishes have a connection of their own.
 // A connection that ends is thrown away with all that waited on it and a fresh one is made after a pause with jitter: mqtt.js' own
-// reconnect would send old publishes again behind the pump's back.
+// reconnect would send old publishes again behind the pump's back. Messages that were on their way to it are lost, though soundboxes
+// have their confirmation from the cluster: onGap tells.
 // Presence: a hello, or any other message, says that the soundbox is there; its last will (or its own word) says that it has gone.
 // Who may connect and use which topic is the cluster's to enforce; policy.ts answers its HTTP questions.
 import mqtt, { type IClientOptions, type IPublishPacket, type MqttClient } from 'mqtt'
@@ -138,6 +139,7 @@ function openLink (state: State, role: { clientId: string, topics: readonly UpTo
   const { limits, log, options } = state
   let client: MqttClient | undefined
   let isReady = false
+  let wasReady = false
   let failures = 0
   let timer: NodeJS.Timeout | undefined
   let closed = false
@@ -165,7 +167,8 @@ function openLink (state: State, role: { clientId: string, topics: readonly UpTo
       const subscribed = filters.length === 0 ? Promise.resolve([]) : fresh.subscribeAsync(filters, { qos: 1 })
       subscribed.then(() => {
         if (client !== fresh) return
-        isReady = true
+        if (wasReady && filters.length > 0) state.events.onGap?.()
+        isReady = wasReady = true
         failures = 0
         log.info({ clientId: role.clientId }, 'connected to the broker')
         role.onReady()
@@ -261,9 +264,11 @@ async function handle (state: State, packet: IPublishPacket): Promise<void> {
 }
 
 function notePresence (state: State, tid: string, name: UpTopic): void {
-  const { online, events, counters, log } = state
+  const { online, events, counters, log, options } = state
   try {
-    if (online.has(tid) && (name === 'presence' || name === 'hello')) {
+    // In a group another gateway may have seen it come.
+    const mayBeOnline = online.has(tid) || (name === 'presence' && options.sharedGroup !== undefined)
+    if (mayBeOnline && (name === 'presence' || name === 'hello')) {
       online.delete(tid)
       events.onDisconnected(tid, name === 'hello' ? 'it said hello anew' : 'last will')
     }

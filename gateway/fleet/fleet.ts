@@ -25,6 +25,8 @@ export type Fleet = {
   commands: Pick<Commands, 'send' | 'open'>
   handleConnected: (connection: DeviceConnection) => void
   handleDisconnected: (tid: string, reason: string) => void
+  /** Another gateway saw the box come or go. */
+  learn: (tid: string, online: boolean) => void
   handleHello: (tid: string, hello: Hello) => void
   handleReported: (tid: string, reported: Reported) => void
   handleTelemetry: (tid: string, telemetry: Telemetry) => void
@@ -59,6 +61,7 @@ export async function openFleet (deps: FleetDeps): Promise<Fleet> {
       presence.note(tid, { kind: 'disconnected', reason })
       desired.handleOffline(tid)
     },
+    learn: (tid, online) => presence.learn(tid, online ? { kind: 'connected', address: '', takeover: false } : { kind: 'disconnected', reason: 'told by another gateway' }),
     handleHello (tid, hello) {
       presence.note(tid, { kind: 'hello', hello })
       desired.handleHello(tid, hello)

@@ -32,6 +32,8 @@ export type PresenceDeps = {
 }
 export type PresenceBook = {
   note: (tid: string, event: PresenceEvent) => void
+  /** What another gateway saw and writes. */
+  learn: (tid: string, event: PresenceEvent) => void
   find: (tid: string) => Presence | undefined
   isOnline: (tid: string) => boolean
   all: () => readonly Presence[]
@@ -103,6 +105,9 @@ export async function openPresence (deps: PresenceDeps): Promise<PresenceBook> {
   }
   return {
     note,
+    learn (tid, event) {
+      if (deps.isKnown(tid)) book.set(tid, stepPresence(book.get(tid) ?? newPresence(tid, nowMs()), event, nowMs()))
+    },
     find: tid => book.get(tid),
     isOnline: tid => book.get(tid)?.online === true,
     all: () => [...book.values()],

@@ -26,8 +26,8 @@ export type HouseDeps = {
 export function houseJobs (deps: HouseDeps): readonly Job[] {
   const { store, settings, nowMs, log } = deps
   return [
-    { name: 'deliveries-sweep', cron: '*/5 * * * * *', what: 'expire what is too old to be spoken, push again to vendors', run: () => sweepDeliveries(deps) },
-    { name: 'spool-drain', cron: '*/3 * * * * *', what: 'bring records of the fallback into history', run: () => drainFallback(deps) },
+    { name: 'deliveries-sweep', everyNode: true, cron: '*/5 * * * * *', what: 'expire what is too old to be spoken, push again to vendors', run: () => sweepDeliveries(deps) },
+    { name: 'spool-drain', everyNode: true, cron: '*/3 * * * * *', what: 'bring records of the fallback into history', run: () => drainFallback(deps) },
     { name: 'replay-purge', cron: '20 * * * * *', what: 'forget request marks that are too old to matter', run: async () => { await store.purgeMarks(nowMs()) } },
     { name: 'history-retention', cron: '0 15 3 * * *', what: `remove history older than ${settings.retentionDays} days`, run: () => purgeHistory(deps) },
     {

@@ -1,7 +1,7 @@
 // Who is who: banks, soundboxes and which merchant speaks through which box. Held in memory for the hot path, loaded at start, and
 // changed through this one write path: first the store, then memory, so that memory never says what the disk does not.
 import { COLUMNS, deriveKey, isTid, KEY_BYTES, keyedHash, type Language, makeSecret, openSecret, parseKey, sealSecret, SoundboxError } from '../../protocol/index.js'
-import type { BankKeyRow, BankProfile, BankRow, DeviceRow, MappingRow, QuietHours, Store } from './contract.js'
+import type { BankKeyRow, BankProfile, BankRow, DeviceRow, DirectoryRows, MappingRow, QuietHours, Store } from './contract.js'
 
 /** Two sets of credentials live at once is a rotation; more is a leak nobody noticed. */
 export const LIVE_KEYS_MAX = 2
@@ -46,6 +46,8 @@ export type Directory = {
   /** 'present' when it was mapped already. Throws NOT_FOUND, INPUT_INVALID. */
   map: (bankId: string, merchant: string, tid: string) => Promise<'mapped' | 'present'>
   unmap: (bankId: string, merchant: string, tid: string) => Promise<void>
+  /** Takes over what other gateways changed, all at once. Rejects with STORE_FAILED or SECRET_UNREADABLE; then all stays as it was. */
+  reload: () => Promise<void>
 }
 
 type Deps = { store: Store, masterKey: Buffer, nowMs: () => number }
@@ -54,12 +56,10 @@ type Deps = { store: Store, masterKey: Buffer, nowMs: () => number }
 export async function openDirectory ({ store, masterKey, nowMs }: Deps): Promise<Directory> {
   const keys = { seal: deriveKey(masterKey, 'seal'), hash: deriveKey(masterKey, 'hash') }
   const tables = makeTables(keys.seal)
-  const rows = await store.loadDirectory()
-  for (const bank of rows.banks) tables.putBank(bank, rows.keys.filter(key => key.bankId === bank.id).map(key => openKeyRow(keys.seal, key)))
-  for (const device of rows.devices) tables.putDevice(device)
-  for (const mapping of rows.mappings) tables.putMapping(mapping)
+  const reload = async (): Promise<void> => { tables.fill(await store.loadDirectory()) }
+  await reload()
   const context = { store, tables, keys, nowMs }
-  const writes = inTurn({ ...bankWrites(context), ...deviceWrites(context), ...mappingWrites(context) })
+  const writes = inTurn({ ...bankWrites(context), ...deviceWrites(context), ...mappingWrites(context), reload })
   return {
     bankById: id => tables.banks.get(id),
     bankByPassKey: passKey => tables.banks.get(tables.byPassKey.get(passKey) ?? ''),
@@ -94,15 +94,24 @@ function makeTables (sealKey: Buffer) {
   const devices = new Map<string, Device>()
   const mappings = new Map<string, string[]>()
   const byDevice = new Map<string, MappingRow[]>()
-  return {
+  const tables = {
     banks, byPassKey, byBase, devices, mappings, byDevice,
+    /** These rows instead of all there was. Throws SECRET_UNREADABLE before anything is changed. */
+    fill (rows: DirectoryRows): void {
+      const bankKeys = rows.keys.map(row => ({ bankId: row.bankId, key: openKeyRow(sealKey, row) }))
+      const opened = rows.devices.map(openDevice)
+      for (const map of [banks, byPassKey, byBase, devices, mappings, byDevice]) map.clear()
+      for (const bank of rows.banks) tables.putBank(bank, bankKeys.filter(({ bankId }) => bankId === bank.id).map(({ key }) => key))
+      for (const device of opened) devices.set(device.tid, device)
+      for (const mapping of rows.mappings) tables.putMapping(mapping)
+    },
     putBank (row: BankRow, keys: readonly BankKey[]): void {
       banks.set(row.id, { ...row, keys })
       byPassKey.set(row.passKey, row.id)
       byBase.set(row.base, row.id)
     },
     putDevice (row: DeviceRow): Device {
-      const device = { ...row, signingKey: openSecret(sealKey, `device:${row.tid}`, row.signingKeySealed) }
+      const device = openDevice(row)
       devices.set(row.tid, device)
       return device
     },
@@ -119,6 +128,12 @@ function makeTables (sealKey: Buffer) {
     needBank: (id: string): Bank => banks.get(id) ?? fail('NOT_FOUND', `there is no bank ${id}`),
     needDevice: (tid: string): Device => devices.get(tid) ?? fail('NOT_FOUND', `there is no soundbox ${tid}`)
   }
+  /** Opening ten thousand secrets again at each change would stop everything for a moment. */
+  const openDevice = (row: DeviceRow): Device => {
+    const before = devices.get(row.tid)
+    return { ...row, signingKey: before?.signingKeySealed === row.signingKeySealed ? before.signingKey : openSecret(sealKey, `device:${row.tid}`, row.signingKeySealed) }
+  }
+  return tables
 }
 
 function bankWrites ({ store, tables, keys, nowMs }: Context): Pick<Directory, 'addBank' | 'rotateBankKey' | 'setBankDisabled'> {

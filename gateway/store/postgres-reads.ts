@@ -53,6 +53,13 @@ export async function openDeliveries (db: Queryable, tid: string, limit: number)
     deliveryFromRow(row, bankId === null || transactionId === null ? null : { bankId, transactionId }))
 }
 
+/** Boxes that are there, for which something waits that was issued in between and was not sent. */
+export async function waitingTids (db: Queryable, { issuedFrom, issuedBefore, limit }: { issuedFrom: number, issuedBefore: number, limit: number }): Promise<string[]> {
+  const { rows } = await db.query(`SELECT DISTINCT d.tid FROM delivery d JOIN device_state s ON s.tid = d.tid AND s.online
+    WHERE d.state = 0 AND d.issued_at >= $1 AND d.issued_at < $2 LIMIT $3`, [issuedFrom, issuedBefore, limit])
+  return (rows as { tid: string }[]).map(({ tid }) => tid)
+}
+
 /** Successful payments that were not reversed. */
 export async function totalSince (db: Queryable, tid: string, since: number): Promise<{ count: number, amountMinor: number }> {
   const { rows } = await db.query(`SELECT count(*) AS count, coalesce(sum(p.amount_minor), 0)::bigint AS "amountMinor" FROM delivery d JOIN payment p ON p.id = d.payment_id

@@ -6,12 +6,14 @@ import { createConnection, type Queryable } from './postgres-open.js'
 
 /** To a handler: anything may have changed while nobody listened. */
 export const WAKE_ALL = '*'
-const TOPIC = /^[\w:.-]{1,200}$/
+/** PostgreSQL carries less than 8000 bytes. */
+export const WAKE_TOPIC_MAX = 7000
+const TOPIC = /^[\w:.-]+$/
 const RECONNECT_PAUSE_MS = 250
 const RECONNECT_PAUSE_MS_MAX = 10_000
 
 export type Wakes = {
-  /** Tells all gateways, this one too. Throws INPUT_INVALID for a topic that is not 1 to 200 letters, digits, _ : . or -. */
+  /** Tells all gateways, this one too. Throws INPUT_INVALID for a topic that is not 1 to WAKE_TOPIC_MAX letters, digits, _ : . or -. */
   wake: (topic: string) => Promise<void>
   /** Resolves when this gateway listens. */
   onWake: (handler: (topic: string) => void) => Promise<void>
@@ -56,7 +58,7 @@ export function createWakes (url: string, db: Queryable, log: Log): Wakes {
   }
   return {
     wake: async topic => {
-      if (!TOPIC.test(topic)) throw new SoundboxError('INPUT_INVALID', 'a wake topic is 1 to 200 letters, digits, _ : . or -')
+      if (topic.length > WAKE_TOPIC_MAX || !TOPIC.test(topic)) throw new SoundboxError('INPUT_INVALID', `a wake topic is 1 to ${WAKE_TOPIC_MAX} letters, digits, _ : . or -`)
       await db.query('SELECT pg_notify($1, $2)', [WAKE_CHANNEL, topic])
     },
     onWake: async handler => {

@@ -95,6 +95,24 @@ export async function recordSummary (db: Queryable, { summary, members, at }: { 
   return { value: undefined, payments: 0, open: (rows[0] as { open: number }).open }
 }
 
+const SUMMARY_ONCE = `WITH open AS MATERIALIZED (
+  SELECT id FROM delivery WHERE tid = $4 AND announcement_id IN (SELECT decode(m, 'hex') FROM unnest($5::text[]) AS m) AND state < 3 ORDER BY id FOR UPDATE
+), verdict AS (SELECT count(*) = cardinality($5::text[]) AS fresh FROM open
+), said AS (
+  INSERT INTO delivery (${DELIVERY_TARGET}) SELECT ${DELIVERY_VALUES} FROM json_to_recordset($1) AS v (${DELIVERY_FIELDS}) CROSS JOIN verdict WHERE verdict.fresh
+  ON CONFLICT (tid, announcement_id) DO NOTHING RETURNING 1
+), joined AS (
+  UPDATE delivery d SET state = ${STATE_CODES.summarised}, final_at = $2, summary_id = decode($3, 'hex')
+  FROM open CROSS JOIN verdict WHERE d.id = open.id AND verdict.fresh RETURNING 1
+) SELECT (SELECT count(*) FROM said) - (SELECT count(*) FROM joined) AS open, (SELECT fresh FROM verdict) AS fresh`
+
+/** A summary and its members; nothing when one of them has ended: two gateways must not tell of it twice. */
+export async function recordSummaryOnce (db: Queryable, { summary, members, at }: { summary: NewDelivery, members: readonly string[], at: number }): Promise<Counted<boolean>> {
+  const { rows } = await again(() => db.query(SUMMARY_ONCE, [JSON.stringify([summary]), at, summary.announcementId, summary.tid, members]))
+  const { open, fresh } = rows[0] as { open: number, fresh: boolean }
+  return { value: fresh, payments: 0, open }
+}
+
 const EXPIRE = `WITH due AS MATERIALIZED (
   SELECT id, tid, kind, announcement_id FROM delivery WHERE state < 3 AND issued_at < $1 ORDER BY issued_at, id LIMIT $3 FOR UPDATE SKIP LOCKED
 ), ended AS (

@@ -2,17 +2,17 @@
 // of them runs a job. The SQL is in postgres-*.ts.
 import { createHash } from 'node:crypto'
 import { type Log, SoundboxError } from '../../protocol/index.js'
-import type { Store, StoreStats } from './contract.js'
+import type { NewDelivery, Store, StoreStats } from './contract.js'
 import { deviceStates, loadDirectory, removeMapping, saveBank, saveBankKey, saveDevice, saveDeviceSeen, saveMapping } from './postgres-directory.js'
 import { findTransactions, removeReversal, saveReversal, waitingReversals } from './postgres-iso.js'
 import { createMarkClaims } from './postgres-marks.js'
 import { createLane, createPool, LANES, type Pool, preparePostgres, type Queryable, sqlState, storeErrorFrom } from './postgres-open.js'
 import { createWriteQueue, type WriteQueue } from './postgres-queue.js'
-import { countRows, openDeliveries, queryHistory, totalSince } from './postgres-reads.js'
+import { countRows, openDeliveries, queryHistory, totalSince, waitingTids } from './postgres-reads.js'
 import { findPayments } from './postgres-rows.js'
 import { POSTGRES_MIGRATIONS } from './postgres-schema.js'
 import { createWakes, type Wakes } from './postgres-wake.js'
-import { type Counted, expireDeliveries, purgeHistory, recordNotice, recordSummary, reversePayment } from './postgres-writes.js'
+import { type Counted, expireDeliveries, purgeHistory, recordNotice, recordSummary, recordSummaryOnce, reversePayment } from './postgres-writes.js'
 import { createReplayMemory, REPLAY_MARKS_MAX } from './replay-marks.js'
 
 /** Calls that may wait for the database; the next is refused at once. */
@@ -25,7 +25,12 @@ const JOB_LOCKS = 0x736F
 const NO_SERVER = /^(?:08|57|53)/
 
 export type PostgresSettings = { url: string, log: Log, nowMs: () => number, queueMax?: number, marksMax?: number }
-export type PostgresStore = Store & Pick<Wakes, 'wake' | 'onWake'>
+export type PostgresStore = Store & Pick<Wakes, 'wake' | 'onWake'> & {
+  /** As recordSummary; but false, and nothing is recorded, when a member has ended already or is not there. */
+  recordSummaryOnce: (summary: NewDelivery, members: readonly string[], at: number) => Promise<boolean>
+  /** Boxes that are there, for which something waits that was issued in between (from inclusive) and that no gateway has sent. */
+  waitingTids: (query: { issuedFrom: number, issuedBefore: number, limit: number }) => Promise<readonly string[]>
+}
 
 /**
  * Connects and runs the migrations. Rejects with STORE_FAILED (no connection), DATA_DIR_UNUSABLE (the server does not sync, or a newer
@@ -71,6 +76,7 @@ function storeOver (pool: Pool, { url, log, nowMs, ...settings }: PostgresSettin
     },
     wake: topic => gate.pass(() => wakes.wake(topic)),
     onWake: handler => gate.pass(() => wakes.onWake(handler)),
+    waitingTids: query => gate.pass(() => waitingTids(db, query)),
     stats: () => {
       fresh()
       return { ...stats, writeQueue: writes.waiting() }
@@ -133,7 +139,7 @@ function failingFast (pool: Pool, widths: readonly number[]): Queryable[] {
 type WriteCalls = 'recordPayment' | 'reversePayment' | 'stepDeliveries' | 'recordSummary' | 'recordNotice' | 'expireDeliveries' | 'purgeHistory' |
   'saveBank' | 'saveBankKey' | 'saveDevice' | 'saveMapping' | 'removeMapping' | 'saveDeviceSeen' | 'saveReversal' | 'removeReversal'
 
-function writeCalls (writes: WriteQueue, gate: Gate): Pick<Store, WriteCalls> {
+function writeCalls (writes: WriteQueue, gate: Gate): Pick<PostgresStore, WriteCalls | 'recordSummaryOnce'> {
   const add = async (op: Parameters<WriteQueue['add']>[0]): Promise<unknown> => {
     if (!gate.open()) throw gate.refusal()
     return await writes.add(op)
@@ -145,6 +151,7 @@ function writeCalls (writes: WriteQueue, gate: Gate): Pick<Store, WriteCalls> {
     stepDeliveries: async changes => await add({ kind: 'step', changes }) as Awaited<ReturnType<Store['stepDeliveries']>>,
     reversePayment: (bankId, transactionId, at) => counted(db => reversePayment(db, { bankId, transactionId, at })),
     recordSummary: (summary, members, at) => counted(db => recordSummary(db, { summary, members, at })),
+    recordSummaryOnce: (summary, members, at) => counted(db => recordSummaryOnce(db, { summary, members, at })),
     recordNotice: notice => counted(db => recordNotice(db, notice)),
     expireDeliveries: (issuedBefore, at, limit) => counted(db => expireDeliveries(db, { issuedBefore, at, limit })),
     purgeHistory: (acceptedBefore, limit) => counted(db => purgeHistory(db, { acceptedBefore, limit })),

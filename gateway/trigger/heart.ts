@@ -11,8 +11,9 @@ import { type Ledger, openLedger } from './ledger.js'
 import type { Meter } from './meter.js'
 import { openPump } from './pump.js'
 import { BACKLOG_PAGE, type PumpPolicy } from './pump-run.js'
+import { type NodeDeps, openRelay } from './relay.js'
 import { makeSequence } from './sequence.js'
-import { openVendorPush, type VendorPush } from './vendor-push.js'
+import { openVendorPush, VENDOR_TIMEOUT_MS, type VendorPush } from './vendor-push.js'
 import { type Waiting, waitingOf } from './backlog.js'
 
 export type DeviceTypeInfo = { transport: 'mqtt' | 'vendor_http', baseUrl: string | undefined }
@@ -24,6 +25,8 @@ export type HeartDeps = {
   /** Throws DEVICE_TYPE_INVALID. */
   typeOf: (type: string) => DeviceTypeInfo
   policy: PumpPolicy
+  /** With an external broker, to which soundboxes stay connected and which other gateways may share. */
+  nodes?: NodeDeps
   meter: Meter
   nowMs: () => number
   startTimer: (callback: () => void, ms: number) => { stop: () => void }
@@ -40,8 +43,14 @@ export type Heart = {
   handleHello: (tid: string, bootId: string) => void
   handleOffline: (tid: string) => void
   handleAck: (tid: string, ack: Ack) => Promise<void>
+  /** Acks may have been lost: boxes are asked what became of what they have. */
+  handleGap: () => void
+  /** A last will that comes now is that of the connection before. */
+  hasJustCome: (tid: string) => boolean
   sweepVendors: () => Promise<void>
-  /** Open vendor deliveries of an earlier run are pushed again, by the next sweeps. */
+  /** Learns which other gateways are there; before the broker is open. Rejects with STORE_FAILED. */
+  join: () => Promise<void>
+  /** Takes the boxes that are connected already. Open vendor deliveries of an earlier run are pushed again, by the next sweeps. */
   resume: () => Promise<void>
   nextSeq: () => number
   depth: () => { waiting: number, inFlight: number, vendorWaiting: number }
@@ -57,12 +66,21 @@ export function openHeart (deps: HeartDeps): Heart {
   const nextSeq = makeSequence(nowMs)
   const ledger = openLedger({ store, fallback, log, startTimer: deps.startTimer })
   const { note, settle } = toldTo(feed, ledger)
+  const bus = deps.nodes?.bus ?? undefined
   const pump = openPump({
-    directory, store, isStoreBehind: () => fallback.depth() > 0, broker: deps.broker, note, settle, nowMs, nextSeq, policy: deps.policy, meter: deps.meter, log
+    directory, store: { openDeliveries: store.openDeliveries, recordSummary: bus?.recordSummaryOnce ?? store.recordSummary }, isShared: bus !== undefined, isStoreBehind: () => fallback.depth() > 0, broker: deps.broker, note, settle, nowMs, nextSeq, policy: deps.policy, meter: deps.meter, log
   })
   const vendor = openVendorPush({ baseUrlOf: type => deps.typeOf(type).baseUrl, settle, nowMs, meter: deps.meter, log })
-  const send = (device: Device, item: Waiting): Promise<void> =>
-    deps.typeOf(device.type).transport === 'vendor_http' ? vendor.push(device, item) : pump.offer(device.tid, [item])
+  const isBrokerReady = (): boolean => deps.broker().stats().ready
+  const relay = deps.nodes === undefined ? undefined
+    : openRelay({ ...deps.nodes, pump, settle, isBrokerReady, summaryMs: deps.policy.summaryMs, nowMs, startTimer: deps.startTimer, log })
+  const boxes = relay ?? pump
+  const isInOtherHands = ({ doubtful, issuedAt }: Waiting): boolean => doubtful === true && relay?.isAlone() === false && nowMs() - issuedAt < 2 * VENDOR_TIMEOUT_MS
+  const send = async (device: Device, item: Waiting): Promise<void> => {
+    if (deps.typeOf(device.type).transport !== 'vendor_http') return await boxes.offer(device.tid, [item])
+    // Another gateway may be handing it over at this moment; a vendor's box would say it twice.
+    if (!isInOtherHands(item)) await vendor.push(device, item)
+  }
   const announce = openAnnounce({ directory, store, fallback, send, checkType: type => { deps.typeOf(type) }, speakMs: deps.policy.speakMs, nowMs, nextSeq, meter: deps.meter, log })
   const timer = deps.startTimer(pump.tick, PUMP_TICK_MS)
 
@@ -80,22 +98,30 @@ export function openHeart (deps: HeartDeps): Heart {
     async reverse (bankId, transactionId) {
       const reversed = await store.reversePayment(bankId, transactionId, nowMs())
       for (const { tid, announcementId } of reversed?.deliveries ?? []) {
-        pump.withdraw(tid, announcementId)
+        boxes.withdraw(tid, announcementId)
         vendor.withdraw(tid, announcementId)
       }
       return reversed
     },
-    handleHello: (tid, bootId) => pump.handleHello(tid, bootId),
-    handleOffline: tid => { pump.handleOffline(tid) },
-    handleAck: (tid, ack) => pump.handleAck(tid, ack),
+    handleHello: (tid, bootId) => boxes.handleHello(tid, bootId),
+    handleOffline: tid => { boxes.handleOffline(tid) },
+    handleAck: (tid, ack) => boxes.handleAck(tid, ack),
+    handleGap: () => relay?.handleGap(),
+    hasJustCome: tid => relay?.hasJustCome(tid) === true,
     sweepVendors: () => vendor.sweep(),
-    resume: () => resumeVendors(deps, vendor),
+    join: async () => { await relay?.join() },
+    async resume () {
+      relay?.start()
+      // What another gateway has in its hands would be pushed twice.
+      if (relay?.isAlone() !== false) await resumeVendors(deps, vendor)
+    },
     nextSeq,
     depth: () => ({ ...pump.depth(), vendorWaiting: vendor.waiting() }),
     async close () {
       timer.stop()
       await pump.close()
       await ledger.close()
+      await relay?.close()
     }
   }
 }

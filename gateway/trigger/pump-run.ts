@@ -16,7 +16,10 @@ export const STORE_PAUSE_MS = 2000
 export type PumpPolicy = AgePolicy & { receivedTimeoutMs: number, attemptsMax: number }
 export type PumpDeps = {
   directory: Pick<Directory, 'device'>
-  store: Pick<Store, 'openDeliveries' | 'recordSummary'>
+  /** `recordSummary` false: nothing was recorded, because a member has ended at another gateway. */
+  store: Pick<Store, 'openDeliveries'> & { recordSummary: (...args: Parameters<Store['recordSummary']>) => Promise<unknown> }
+  /** Other gateways may send to the same boxes: only what a box itself has refused as too old goes into a summary. */
+  isShared?: boolean
   /** True while records wait in the fallback: what the store says of a delivery may be behind. */
   isStoreBehind: () => boolean
   broker: () => Pick<Broker, 'publish' | 'disconnect' | 'stats'>
@@ -34,12 +37,13 @@ export type PumpDeps = {
 export type Flight = { item: Waiting, attempt: number, deadlineMs: number, asked: boolean, received: boolean }
 /**
  * `waiting`: in the order of sending. `late`: asked about, never spoken, for the next summary. `known`: all that is not final.
- * `behindSeq`: from this seq on the store may hold what memory does not; null when memory has all.
+ * `behindSeq`: from this seq on the store may hold what memory does not; null when memory has all. `ended`: finals that came while the
+ * store is being read, whose answer may still call them open.
  */
 export type Box = {
   tid: string, online: boolean, bootId: string, inFlight: Flight | null, retry: { id: string, attempt: number } | null
   waiting: Waiting[], late: Waiting[], known: Map<string, Waiting>
-  behindSeq: number | null, refillAt: number, summariseAt: number
+  behindSeq: number | null, refillAt: number, summariseAt: number, ended: Set<string> | null
   run: Promise<void> | null, again: boolean
 }
 export type Shell = { deps: PumpDeps, startedAt: number, active: Set<Box>, closed: boolean }
@@ -47,7 +51,8 @@ export type Shell = { deps: PumpDeps, startedAt: number, active: Set<Box>, close
 /** A box of which nothing is known. */
 export function newBox (tid: string): Box {
   return {
-    tid, online: false, bootId: '', inFlight: null, retry: null, waiting: [], late: [], known: new Map(), behindSeq: null, refillAt: 0, summariseAt: 0, run: null, again: false
+    tid, online: false, bootId: '', inFlight: null, retry: null, waiting: [], late: [], known: new Map(), behindSeq: null, refillAt: 0, summariseAt: 0, ended: null,
+    run: null, again: false
   }
 }
 
@@ -124,9 +129,8 @@ export function trim (box: Box): void {
   if (box.waiting.length <= WAITING_MAX) return
   for (const { announcementId, seq } of box.waiting.splice(WAITING_MAX)) {
     box.known.delete(announcementId)
-    box.behindSeq = Math.min(box.behindSeq ?? seq, seq)
+    markBehind(box, seq)
   }
-  box.refillAt = 0
 }
 
 /** A final verdict of ours, not of the box. */
@@ -135,39 +139,61 @@ export function settleLocally (deps: PumpDeps, item: Waiting, at: number): void 
   deps.note({ tid: item.tid, announcementId: item.announcementId, state: 'expired', at })
 }
 
+/** From this seq on the store is to be read before anything is sent. */
+export function markBehind (box: Box, seq: number): void {
+  box.behindSeq = Math.min(box.behindSeq ?? seq, seq)
+  box.refillAt = 0
+}
+
 /** Is the next in turn one that only the store has? */
 function isBehind (box: Box, now: number): boolean {
   const head = box.waiting[0]
   return box.behindSeq !== null && now >= box.refillAt && (head === undefined || head.seq >= box.behindSeq)
 }
 
+/** What is marked meanwhile stays marked. */
 async function refill ({ deps, startedAt }: Shell, box: Box, now: number): Promise<void> {
   const wasBehind = deps.isStoreBehind()
-  box.refillAt = now + STORE_PAUSE_MS
+  const from = box.behindSeq ?? 0
+  const { known } = box
+  const ended = new Set<string>()
+  Object.assign(box, { behindSeq: null, refillAt: now + STORE_PAUSE_MS, ended })
+  const staysBehind = (seq: number): void => { box.behindSeq = Math.min(box.behindSeq ?? seq, seq) }
   try {
     const rows = await deps.store.openDeliveries(box.tid, BACKLOG_PAGE)
+    if (box.known !== known) return // Given up meanwhile.
     const isStoreBehind = wasBehind || deps.isStoreBehind()
-    const added = rows.filter(row => enqueue(box, { ...waitingOf(row), doubtful: isStoreBehind || row.issuedAt < startedAt }))
+    const isDoubtful = (issuedAt: number): boolean => deps.isShared === true || isStoreBehind || issuedAt < startedAt
+    const added = rows.filter(row => !ended.has(row.announcementId) && enqueue(box, { ...waitingOf(row), doubtful: isDoubtful(row.issuedAt) }))
     const last = rows.at(-1)
-    if (rows.length >= BACKLOG_PAGE && last !== undefined) box.behindSeq = last.seq + 1
-    else if (!isStoreBehind) box.behindSeq = null
+    if (rows.length >= BACKLOG_PAGE && last !== undefined) staysBehind(last.seq + 1)
+    else if (isStoreBehind) staysBehind(from)
     if (added.length > 0) box.refillAt = 0
     trim(box)
   } catch (err) {
+    if (box.known === known) staysBehind(from)
     deps.log.warn({ err, tid: box.tid }, 'open deliveries not read, trying again')
+  } finally {
+    if (box.ended === ended) box.ended = null
   }
 }
 
 async function summarise (deps: PumpDeps, box: Box, device: Device, now: number): Promise<void> {
   const members = [...box.late, ...box.waiting.filter(item => judgeWaiting(item, now, deps.policy) === 'summarise')]
   const context = { tid: box.tid, language: device.language, nowMs: now, nextSeq: deps.nextSeq, policy: deps.policy }
+  const { known } = box
   try {
     for (const [index, { summary, members: ids }] of summariesOf(members, context).entries()) {
-      await deps.store.recordSummary(summary, ids, now)
+      const isRecorded = await deps.store.recordSummary(summary, ids, now)
+      if (box.known !== known) return
       const gone = new Set(ids)
       box.late = box.late.filter(item => !gone.has(item.announcementId))
       box.waiting = box.waiting.filter(item => !gone.has(item.announcementId))
       for (const id of ids) box.known.delete(id)
+      if (isRecorded === false) {
+        markBehind(box, 0)
+        continue
+      }
       const item: Waiting = { ...summary, state: 'accepted' }
       box.known.set(item.announcementId, item)
       box.waiting.splice(index, 0, item)

@@ -11,7 +11,7 @@
 import { type Ack, SoundboxError } from '../../protocol/index.js'
 import { type DeliveryChange, isFinal } from '../store/contract.js'
 import { judgeWaiting, type Waiting } from './backlog.js'
-import { type Box, enqueue, newBox, type PumpDeps, putBack, runBox, settleLocally, type Shell, takeOut, trim } from './pump-run.js'
+import { type Box, enqueue, markBehind, newBox, type PumpDeps, putBack, runBox, settleLocally, type Shell, takeOut, trim } from './pump-run.js'
 
 export type Pump = {
   /** Queues announcements of a box and sends the first if the box is free. Rejects with PUBLISH_FAILED when the broker cannot take it. */
@@ -19,8 +19,19 @@ export type Pump = {
   /** The box has subscribed and listens: send what is open. */
   handleHello: (tid: string, bootId: string) => void
   handleOffline: (tid: string) => void
-  /** What the box tells of an announcement. A final is durable when it resolves. */
-  handleAck: (tid: string, ack: Ack) => Promise<void>
+  /** What the box tells of an announcement. A final is durable when it resolves; `isSettled`: it is already. */
+  handleAck: (tid: string, ack: Ack, isSettled?: boolean) => Promise<void>
+  /** The box listens since some time: it is asked what became of all that is open. Resolves when the first is sent, or none is open. */
+  adopt: (tid: string) => Promise<void>
+  /** Another gateway sends to this box from now on: what the store knows is its to send. */
+  release: (tid: string) => void
+  /** The store has got something for this box elsewhere: it is read before the next is sent. */
+  refresh: (tid: string) => void
+  /** Boxes in memory. */
+  tids: () => readonly string[]
+  isOnline: (tid: string) => boolean
+  /** True while the end of this announcement is awaited here. */
+  knows: (tid: string, id: string) => boolean
   /** Takes back what has not been sent; true when the box never got it. */
   withdraw: (tid: string, id: string) => boolean
   /** Sends again what missed its time, reads back what waits in the store. Called about every second. */
@@ -48,19 +59,34 @@ export function openPump (deps: PumpDeps): Pump {
     offer: (tid, items) => offer(shell, boxOf(tid), items),
     handleHello (tid, bootId) {
       const box = boxOf(tid)
-      stopFlight(shell, box)
       // After a restart of the box what it held unspoken is sent again: its journal tells what it did.
-      if (box.bootId !== bootId) putBackAll(box)
-      Object.assign(box, { online: true, bootId, behindSeq: 0, refillAt: 0 })
+      beginAnew(shell, box, box.bootId !== bootId)
+      box.bootId = bootId
       startRun(shell, box)
     },
+    async adopt (tid) {
+      const box = boxOf(tid)
+      beginAnew(shell, box, true)
+      await runBox(shell, box)
+    },
+    release (tid) {
+      const box = boxes.get(tid)
+      if (box === undefined) return
+      stopFlight(shell, box)
+      // Whoever is still at work on it finds another `known`, and leaves it alone.
+      Object.assign(box, { online: false, bootId: '', waiting: [], late: [], known: new Map(), behindSeq: null, ended: null })
+    },
+    refresh: tid => { markBehind(boxOf(tid), 0) },
+    tids: () => [...boxes.keys()],
+    isOnline: tid => boxes.get(tid)?.online === true,
+    knows: (tid, id) => boxes.get(tid)?.known.has(id) === true,
     handleOffline (tid) {
       const box = boxes.get(tid)
       if (box === undefined) return
       stopFlight(shell, box)
       box.online = false
     },
-    handleAck: (tid, ack) => handleAck(shell, boxOf(tid), ack),
+    handleAck: (tid, ack, isSettled = false) => handleAck(shell, boxOf(tid), ack, isSettled),
     withdraw: (tid, id) => withdraw(boxes.get(tid), id),
     tick () { for (const box of [...boxes.values()]) if (!tickBox(shell, box)) boxes.delete(box.tid) },
     depth: () => ({ waiting: [...boxes.values()].reduce((sum, box) => sum + box.waiting.length, 0), inFlight: shell.active.size }),
@@ -78,7 +104,7 @@ function runsOf (boxes: Map<string, Box>): Promise<void>[] {
 
 async function offer (shell: Shell, box: Box, items: readonly Waiting[]): Promise<void> {
   const { deps } = shell
-  for (const item of items) enqueue(box, item)
+  for (const item of items) enqueue(box, deps.isShared === true ? { ...item, doubtful: true } : item)
   try {
     if (box.online && box.inFlight === null) await runBox(shell, box)
     const isWaiting = items.some(item => box.waiting.some(other => other.announcementId === item.announcementId))
@@ -90,6 +116,14 @@ async function offer (shell: Shell, box: Box, items: readonly Waiting[]): Promis
 
 function startRun (shell: Shell, box: Box): void {
   runBox(shell, box).catch((err: unknown) => { shell.deps.log.warn({ err, tid: box.tid }, 'announcement not sent yet') })
+}
+
+/** The box listens, and the store is read first. */
+function beginAnew (shell: Shell, box: Box, isAskedAll: boolean): void {
+  stopFlight(shell, box)
+  if (isAskedAll) putBackAll(box)
+  box.online = true
+  markBehind(box, 0)
 }
 
 /** What was in flight waits again. */
@@ -107,6 +141,7 @@ function putBackAll (box: Box): void {
 
 function withdraw (box: Box | undefined, id: string): boolean {
   const item = box?.known.get(id)
+  box?.ended?.add(id)
   if (box === undefined || item === undefined || item.state !== 'accepted' || box.inFlight?.item === item) return false
   takeOut(box, item)
   box.known.delete(id)
@@ -164,7 +199,7 @@ function retry (shell: Shell, box: Box): void {
   deps.broker().disconnect(box.tid)
 }
 
-async function handleAck (shell: Shell, box: Box, ack: Ack): Promise<void> {
+async function handleAck (shell: Shell, box: Box, ack: Ack, isSettled: boolean): Promise<void> {
   const { deps } = shell
   const now = deps.nowMs()
   const item = box.known.get(ack.id)
@@ -181,7 +216,8 @@ async function handleAck (shell: Shell, box: Box, ack: Ack): Promise<void> {
     takeOut(box, item)
     box.late.push(Object.assign(item, { state: 'accepted' as const, doubtful: false }))
   } else {
-    await deps.settle([change], item !== undefined)
+    if (!isSettled) await deps.settle([change], item !== undefined)
+    box.ended?.add(ack.id)
     if (item !== undefined && change.state === 'spoken') deps.meter.stage('spoken', now - item.issuedAt)
     deps.meter.finalState(change.state)
     if (item !== undefined) takeOut(box, item)
@@ -206,7 +242,7 @@ function release (shell: Shell, box: Box): void {
 }
 
 /** A duplicate tells how the first one ended; that is the truth of the delivery. */
-function finalChange (tid: string, ack: Ack, now: number): DeliveryChange {
+export function finalChange (tid: string, ack: Ack, now: number): DeliveryChange {
   const result = ack.result === 'duplicate' && ack.was !== undefined && ack.was !== 'received' ? ack.was : ack.result
   const state = result === 'done' || result === 'received' ? 'duplicate' : result
   return {

@@ -26,12 +26,16 @@ export async function startGatewayProcess (dir: string, more: { env?: Record<str
   }
   const child = spawn(process.execPath, [...more.nodeFlags ?? [], 'dist/gateway/main.js'], { env, stdio: ['ignore', 'inherit', 'inherit'] })
   const ended = new Promise<number | null>(resolve => { child.once('exit', code => { resolve(code) }) })
-  for (let waited = 0; waited < START_TIMEOUT_MS; waited += 20) {
+  let ports: { http: number, mqtt: number } | undefined
+  for (let waited = 0; ports === undefined; waited += 20) {
     if (child.exitCode !== null) throw new Error('the gateway ended while starting')
-    if (existsSync(join(dir, 'gateway.json'))) break
+    if (waited > START_TIMEOUT_MS) {
+      child.kill('SIGKILL')
+      throw new Error('the gateway does not start')
+    }
     await sleep(20)
+    ports = readPorts(join(dir, 'gateway.json'))
   }
-  const ports = JSON.parse(readFileSync(join(dir, 'gateway.json'), 'utf8')) as { http: number, mqtt: number }
   return {
     dir, child, url: `http://127.0.0.1:${ports.http}`, mqttPort: ports.mqtt, client: openClient({ socketPath: join(dir, 'gateway.sock') }),
     end (signal) {
@@ -39,6 +43,13 @@ export async function startGatewayProcess (dir: string, more: { env?: Record<str
       return ended
     }
   }
+}
+
+/** Undefined while the file is not there, or not written to its end. */
+function readPorts (path: string): { http: number, mqtt: number } | undefined {
+  if (!existsSync(path)) return undefined
+  const text = readFileSync(path, 'utf8')
+  return text.endsWith('\n') ? JSON.parse(text) as { http: number, mqtt: number } : undefined
 }
 
 /** A bank, and `count` active boxes, each with a merchant of its own: box n speaks for `shop{n}@upi`. */

@@ -5,7 +5,7 @@ import { openPostgresStore, type PostgresStore } from '../../gateway/store/postg
 import { LANES } from '../../gateway/store/postgres-open.js'
 import { BATCH_OPS_MAX } from '../../gateway/store/postgres-queue.js'
 import { historySql } from '../../gateway/store/postgres-reads.js'
-import { WAKE_ALL } from '../../gateway/store/postgres-wake.js'
+import { WAKE_ALL, WAKE_TOPIC_MAX } from '../../gateway/store/postgres-wake.js'
 import { SILENT_LOG } from '../../protocol/index.js'
 import { findPostgres, type PostgresServer, startPostgres } from '../support/postgres-server.js'
 import { collectLog, hexOf, seededRandom, someDelivery, someDevice, somePayment, START_MS, stepOf } from '../support/store-records.js'
@@ -108,10 +108,10 @@ function gatewaysTogether (server: PostgresServer): void {
     await one.saveDevice(someDevice('box1'))
     await one.wake('box:box1')
     await t.rejects(one.wake(''), { code: 'INPUT_INVALID' })
-    await t.rejects(one.wake('x'.repeat(201)), { code: 'INPUT_INVALID' })
-    await one.wake('x'.repeat(200))
+    await t.rejects(one.wake('x'.repeat(WAKE_TOPIC_MAX + 1)), { code: 'INPUT_INVALID' })
+    await one.wake('x'.repeat(WAKE_TOPIC_MAX))
     await eventually(async () => { if (woken.length < 3) throw new Error('not yet') })
-    t.same(woken, ['directory', 'box:box1', 'x'.repeat(200)])
+    t.same(woken, ['directory', 'box:box1', 'x'.repeat(WAKE_TOPIC_MAX)])
   })
 
   t.test('history walks an index for every filter of one key', async t => {
