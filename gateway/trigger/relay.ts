@@ -128,8 +128,10 @@ export function openRelay (deps: RelayDeps): Relay {
     },
     async close () {
       timer?.stop()
-      if (state.isIn) await state.post?.send({ kind: 'bye' }).catch(() => {})
-      state.isIn = false
+      const { isIn, post } = state
+      // Whatever is told after the goodbye would count this gateway in again.
+      Object.assign(state, { isIn: false, post: null })
+      if (isIn) await post?.send({ kind: 'bye' }).catch(() => {})
       await state.moving
     }
   }

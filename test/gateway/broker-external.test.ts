@@ -166,6 +166,19 @@ t.test('without a connection nothing is queued, and the gateway finds the cluste
   box.end()
 })
 
+t.test('after its receivers were away the gateway is told once of a gap for each, and not at the start', async t => {
+  const cluster = await openCluster(t)
+  const { port } = cluster
+  let gaps = 0
+  const { broker } = await openGateway(t, { port }, { onGap: () => { gaps++ } })
+  t.equal(gaps, 0)
+  await cluster.stop()
+  await until(() => !broker.stats().ready, 'the loss is noticed')
+  await openCluster(t, {}, port)
+  await until(() => broker.stats().ready, 'connected again')
+  t.equal(gaps, 1, 'one receiver; what publishes hears nothing and misses nothing')
+})
+
 t.test('a cluster that is down does not stop the start', async t => {
   const probe = await openCluster(t)
   await probe.stop()

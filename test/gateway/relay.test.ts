@@ -8,9 +8,11 @@ import { openSqliteStore } from '../../gateway/store/sqlite.js'
 import { waitingOf } from '../../gateway/trigger/backlog.js'
 import { SILENT_METER } from '../../gateway/trigger/meter.js'
 import { openPump } from '../../gateway/trigger/pump.js'
-import { DEAD_AFTER_MS, HEARTBEAT_MS, LATE_WILL_MS, openRelay, ownerOf, type Relay } from '../../gateway/trigger/relay.js'
+import { DEAD_AFTER_MS, HEARTBEAT_MS, LATE_WILL_MS, openRelay, ownerOf, type Relay, SWEEP_AGE_MS } from '../../gateway/trigger/relay.js'
 import type { Bus } from '../../gateway/trigger/relay-mail.js'
 import { type Ack, type AckResult, openAnnouncement, SILENT_LOG, SoundboxError } from '../../protocol/index.js'
+import { followDirectory, RELOAD_PAUSE_MS } from '../../gateway/nodes.js'
+import { handClock } from '../support/heart-fakes.js'
 import { openRandom, seedsOf } from '../support/random.js'
 
 const KEY = 'k'.repeat(43)
@@ -18,7 +20,7 @@ const POLICY = { speakMs: 60_000, summaryMs: 600_000, receivedTimeoutMs: 2000, a
 const START_MS = 1_700_000_000_000
 
 type Box = { tid: string, online: boolean, boot: number, journal: Map<string, AckResult>, spoken: { id: string, kind: string, count: number | null }[], seen: string[], members: Set<string> }
-type Node = { name: string, alive: boolean, relay: Relay, online: Set<string>, timers: Set<{ every: number, due: number, run: () => void }>, taken: string[] }
+type Node = { name: string, alive: boolean, relay: Relay, confirmed: string[], online: Set<string>, timers: Set<{ every: number, due: number, run: () => void }>, taken: string[], pumps: () => readonly string[] }
 type World = ReturnType<typeof openWorld>
 
 /** `choose`: which of the pending things happens next; undefined = in order. */
@@ -28,7 +30,9 @@ function openWorld (random: () => number, isChaotic: boolean) {
   const boxes = new Map<string, Box>()
   const nodes: Node[] = []
   const handlers: { node: Node, handler: (topic: string) => void }[] = []
-  const world = { nowMs: START_MS, isBusDown: false, publishes: 0, summaries: 0 }
+  const world = { nowMs: START_MS, isBusDown: false, isBrokerReady: true, publishes: 0, summaries: 0 }
+  /** What each gateway has on its own disk while the store is away. */
+  const spool: { node: Node, isPayment: boolean, run: () => void }[] = []
   const later = (run: () => void): void => { pending.push({ run }) }
   /** An answer that reaches a node only while it lives. */
   const answer = <T>(node: Node, ask: () => T): Promise<T> => new Promise((resolve, reject) => {
@@ -42,6 +46,16 @@ function openWorld (random: () => number, isChaotic: boolean) {
       const order = ['accepted', 'published', 'delivered']
       if (row !== undefined && order.includes(row.state) && (!order.includes(state) || order.indexOf(state) > order.indexOf(row.state))) row.state = state
     }
+  }
+  const settle = (node: Node, changes: readonly DeliveryChange[]): Promise<void> => {
+    if (!world.isBusDown) return answer(node, () => { step(changes) })
+    spool.push({ node, isPayment: false, run: () => { step(changes) } })
+    return Promise.resolve()
+  }
+  const drain = (node: Node): void => {
+    const own = spool.filter(entry => entry.node === node)
+    for (const entry of own) spool.splice(spool.indexOf(entry), 1)
+    for (const isPayment of [true, false]) for (const entry of own) if (entry.isPayment === isPayment) entry.run()
   }
   const live = (): Node[] => nodes.filter(node => node.alive)
   const anyNode = (): Node => live()[Math.floor(random() * live().length)] as Node
@@ -71,9 +85,9 @@ function openWorld (random: () => number, isChaotic: boolean) {
     waitingTids: ({ issuedFrom, issuedBefore }) => answer(node, () => [...new Set([...rows.values()].filter(({ state, issuedAt, tid }) =>
       state === 'accepted' && issuedAt >= issuedFrom && issuedAt < issuedBefore && boxes.get(tid)?.online === true).map(({ tid }) => tid))])
   })
-  const startNode = async (name: string, shared = true): Promise<Node> => {
+  const startNode = async (name: string, shared = true, whileJoining = (): void => {}): Promise<Node> => {
     const online = new Set([...boxes.values()].filter(box => box.online).map(({ tid }) => tid))
-    const node: Node = { name, alive: true, online, timers: new Set(), taken: [], relay: undefined as unknown as Relay }
+    const node: Node = { name, alive: true, online, timers: new Set(), taken: [], confirmed: [], pumps: () => [], relay: undefined as unknown as Relay }
     const startTimer = (run: () => void, every: number) => {
       const timer = { every, due: world.nowMs + every, run }
       node.timers.add(timer)
@@ -107,23 +121,27 @@ function openWorld (random: () => number, isChaotic: boolean) {
         disconnect: () => {},
         stats: () => ({ connected: 0, connects: 0, refused: 0, takeovers: 0, messagesIn: 0, messagesOut: 0, ready: true })
       }),
-      isShared: shared, isStoreBehind: () => false,
+      isShared: shared, isStoreBehind: () => spool.some(entry => entry.node === node),
       note: change => { later(() => { if (node.alive) step([change]) }) },
-      settle: changes => answer(node, () => { step(changes) }),
+      settle: changes => settle(node, changes),
       nowMs, nextSeq: () => ++seq, policy: POLICY, meter: SILENT_METER, log: SILENT_LOG
     })
+    node.pumps = pump.tids
     node.relay = openRelay({
       pump, self: name, bus: shared ? bus(node) : null, onlineTids: () => [...node.online], isOnline: tid => node.online.has(tid),
       learn: (tid, online) => { if (online) node.online.add(tid); else node.online.delete(tid) },
-      confirm: tid => { node.online.add(tid) },
+      confirm: tid => { node.confirmed.push(tid) },
       takeAck: (_, ack) => ack.result === 'done' && node.taken.push(ack.id) > 0,
-      settle: changes => answer(node, () => { step(changes) }), isBrokerReady: () => true, summaryMs: POLICY.summaryMs, nowMs, startTimer, log: SILENT_LOG
+      settle: changes => settle(node, changes), isBrokerReady: () => world.isBrokerReady, summaryMs: POLICY.summaryMs, nowMs, startTimer, log: SILENT_LOG
     })
     nodes.push(node)
     startTimer(pump.tick, 1000)
     let isJoined = false
     void node.relay.join().then(() => { isJoined = true })
-    while (!isJoined) await run(100)
+    for (let n = 0; !isJoined; n++) {
+      await run(100)
+      if (n === 0) whileJoining()
+    }
     node.relay.start()
     return node
   }
@@ -181,8 +199,18 @@ function openWorld (random: () => number, isChaotic: boolean) {
     /** The durable record, then the offer by this node. */
     pay (tid: string, id: string, node: Node): Promise<void> {
       const delivery = paymentFor(tid, id)
-      if (!world.isBusDown && !rows.has(`${tid}/${id}`)) addRow(delivery)
+      const record = (): void => { if (!rows.has(`${tid}/${id}`)) addRow(delivery) }
+      if (world.isBusDown) spool.push({ node, isPayment: true, run: record })
+      else record()
       return node.relay.offer(tid, [rows.has(`${tid}/${id}`) ? waitingOf(rows.get(`${tid}/${id}`) as Delivery) : { ...delivery, state: 'accepted' }])
+    },
+    /** The database goes, or comes: listeners hear that they missed something, and what waits on disk is brought in. */
+    setBus (isUp: boolean): void {
+      if (world.isBusDown !== isUp) return
+      world.isBusDown = !isUp
+      if (!isUp) return
+      for (const { node, handler } of handlers) later(() => { if (node.alive) handler('*') })
+      for (const node of nodes) later(() => { drain(node) })
     },
     ack: (tid: string, ack: Ack, node: Node) => node.relay.handleAck(tid, ack),
     async runFor (ms: number): Promise<void> { for (let passed = 0; passed < ms; passed += 250) await run(250) },
@@ -227,7 +255,7 @@ t.test('three gateways, no faults: each payment is published once and spoken in 
 })
 
 for (const seed of seedsOf(25)) {
-  t.test(`any order of hellos, payments, acks, deaths and new gateways: spoken once, all settled (SEED=${seed})`, async t => {
+  t.test(`any order of hellos, payments, acks, deaths, new gateways and a database that goes: spoken once, all settled (SEED=${seed})`, async t => {
     const random = openRandom(seed)
     const w = openWorld(random, true)
     for (const name of ['a', 'b', 'c']) await w.startNode(name)
@@ -243,11 +271,13 @@ for (const seed of seedsOf(25)) {
       if (dice < 0.08 && w.live().length > 1) {
         w.anyNode().alive = false
         deaths++
-      } else if (dice < 0.14) await w.startNode(`n${started++}`)
+      } else if (dice < 0.14 && !w.world.isBusDown) await w.startNode(`n${started++}`)
       else if (dice < 0.24 && box.online) w.gone(box, w.anyNode())
       else if (dice < 0.4) w.hello(box, w.anyNode(), random() < 0.5)
+      else if (dice < 0.46) w.setBus(w.world.isBusDown)
       await w.run(Math.floor(random() * (random() < 0.05 ? 45_000 : 800)))
     }
+    w.setBus(true)
     for (const box of boxes) if (!box.online) w.hello(box, w.anyNode())
     for (let waited = 0; open(w).length > 0 && waited < 400; waited++) await w.run(500)
     t.same(open(w).map(({ tid, announcementId, state }) => ({ tid, announcementId, state })), [], `settled after ${deaths} deaths`)
@@ -288,12 +318,12 @@ t.test('while the others cannot be told, a payment is sent by who has it; a good
   const box = w.addBox(Array.from({ length: 50 }, (_, n) => `BOX-${n}`).find(tid => ownerOf(tid, ['a', 'b']) === 'a') as string)
   w.hello(box, a)
   await w.runFor(1000)
-  w.world.isBusDown = true
+  w.setBus(false)
   const paid = w.pay(box.tid, idOf(1), b)
   await w.runFor(1000)
   await paid
   t.same(box.spoken.map(({ id }) => id), [idOf(1)])
-  w.world.isBusDown = false
+  w.setBus(true)
   await w.runFor(HEARTBEAT_MS)
   const told = w.ack(box.tid, { id: idOf(9), result: 'done' }, b)
   await w.runFor(500)
@@ -311,6 +341,95 @@ t.test('while the others cannot be told, a payment is sent by who has it; a good
   await w.dispose()
 })
 
+/** A box whose owner is the first of these. */
+const boxOf = (w: World, ...names: string[]): Box => w.addBox(Array.from({ length: 50 }, (_, n) => `BOX-${n}`).find(tid => ownerOf(tid, names) === names[0]) as string)
+
+t.test('what could not be told is made up for: both send meanwhile, the box speaks once, and then the owner alone has it again', async t => {
+  const w = openWorld(openRandom(1), false)
+  const [a, b] = [await w.startNode('a'), await w.startNode('b')]
+  const box = boxOf(w, 'a', 'b')
+  w.hello(box, a)
+  await w.runFor(1000)
+  w.setBus(false)
+  const paid = [w.pay(box.tid, idOf(1), b), w.pay(box.tid, idOf(1), a)]
+  await w.runFor(1000)
+  await Promise.all(paid)
+  t.same(box.spoken.map(({ id }) => id), [idOf(1)], 'one voice')
+  t.ok(b.pumps().includes(box.tid), 'b sends too while it cannot tell a')
+  w.record(box.tid, idOf(2)) // Drained from the fallback of one that is no more.
+  w.setBus(true)
+  await w.runFor(SWEEP_AGE_MS + 3 * HEARTBEAT_MS)
+  t.same(b.pumps(), [])
+  t.same(box.spoken.map(({ id }) => id), [idOf(1), idOf(2)])
+  t.same(open(w), [])
+  await w.dispose()
+})
+
+t.test('a payment for the box of another is not called sent while the broker is away here', async t => {
+  const w = openWorld(openRandom(1), false)
+  const [a, b] = [await w.startNode('a'), await w.startNode('b')]
+  const box = boxOf(w, 'a', 'b')
+  w.hello(box, a)
+  await w.runFor(1000)
+  w.world.isBrokerReady = false
+  const refused = t.rejects(w.pay(box.tid, idOf(1), b), { code: 'PUBLISH_FAILED' })
+  await w.runFor(500)
+  await refused
+  t.same(box.spoken.map(({ id }) => id), [idOf(1)], 'the owner heard of it all the same')
+  await w.dispose()
+})
+
+t.test('what a box refused as too old goes into one summary of the owner, whoever heard the box say so', async t => {
+  const w = openWorld(openRandom(1), false)
+  const [a, b, c] = [await w.startNode('a'), await w.startNode('b'), await w.startNode('c')]
+  const box = boxOf(w, 'a', 'b', 'c')
+  box.online = false
+  for (const n of [1, 2, 3]) {
+    const paid = w.pay(box.tid, idOf(n), n === 1 ? a : b)
+    await w.runFor(250)
+    await paid
+  }
+  await w.runFor(2 * POLICY.speakMs)
+  w.hello(box, c)
+  await w.runFor(3000)
+  t.match(box.spoken, [{ kind: 'summary', count: 3 }])
+  t.same([...w.rows.values()].map(({ state }) => state), ['summarised', 'summarised', 'summarised', 'spoken'])
+  t.same(open(w), [])
+  await w.dispose()
+})
+
+t.test('a goodbye that comes while a gateway joins does not keep it from taking its boxes', async t => {
+  const w = openWorld(openRandom(1), false)
+  const a = await w.startNode('a')
+  const box = w.addBox('BOX-1')
+  w.hello(box, a)
+  await w.runFor(1000)
+  w.record(box.tid, idOf(1))
+  const b = await w.startNode('b', true, () => { void a.relay.close().then(() => { a.alive = false }) })
+  const paid = w.pay(box.tid, idOf(2), b)
+  await w.runFor(500)
+  await paid
+  t.ok(b.relay.isAlone())
+  t.same(box.spoken.map(({ id }) => id), [idOf(1), idOf(2)])
+  await w.dispose()
+})
+
+t.test('a gateway that slept is not asked to count what it missed: it asks its boxes itself', async t => {
+  const w = openWorld(openRandom(1), false)
+  const [a, b] = [await w.startNode('a'), await w.startNode('b')]
+  const box = boxOf(w, 'a', 'b')
+  w.hello(box, a)
+  await w.runFor(1000)
+  await w.run(60_000)
+  await w.runFor(1000)
+  t.notOk(a.relay.isAlone(), 'nobody is taken for dead by one that slept')
+  const paid = w.pay(box.tid, idOf(1), b)
+  await w.runFor(500)
+  await paid
+  t.same(box.spoken.map(({ id }) => id), [idOf(1)])
+  await w.dispose()
+})
+
 t.test('a last will that overtakes nothing is believed; one that comes late to another gateway is not', async t => {
   const w = openWorld(openRandom(1), false)
   const [a, b] = [await w.startNode('a'), await w.startNode('b')]
@@ -322,6 +441,13 @@ t.test('a last will that overtakes nothing is believed; one that comes late to a
   t.notOk(a.relay.hasJustCome('BOX-1'), 'at one gateway they keep their order')
   await w.runFor(LATE_WILL_MS)
   t.notOk(b.relay.hasJustCome('BOX-1'))
+  w.hello(box, a)
+  await w.runFor(500)
+  b.relay.handleOffline('BOX-1') // Had it not heard of the hello yet.
+  await w.runFor(500)
+  t.ok(a.online.has('BOX-1'))
+  t.same([a.confirmed, b.confirmed], [['BOX-1'], []], 'who heard the hello says so once more')
+  await w.runFor(LATE_WILL_MS)
   w.gone(box, b)
   await w.runFor(500)
   t.notOk(a.online.has('BOX-1'))
@@ -374,4 +500,36 @@ t.test('what one gateway changed in the directory the other takes over at once a
   meanwhile = async () => { throw new SoundboxError('STORE_FAILED', 'down') }
   await t.rejects(two.reload(), { code: 'STORE_FAILED' })
   t.equal(two.devices().length, 2, 'all stays as it was')
+})
+
+t.test('many changes of the directory are one read; what cannot be read now is read later, and after a lost connection all is looked at', async t => {
+  const clock = handClock()
+  let heard: (topic: string) => void = () => {}
+  let reads = 0
+  let refuses = false
+  const following = await followDirectory({
+    store: { onWake: async handler => { heard = handler } }, startTimer: clock.startTimer, log: SILENT_LOG, reload: async () => {
+      reads++
+      if (refuses) throw new SoundboxError('STORE_FAILED', 'down')
+    }
+  })
+  const pass = async (): Promise<number> => {
+    clock.advance(RELOAD_PAUSE_MS)
+    await turn()
+    return reads
+  }
+  t.equal(await pass(), 1, 'once at the start: it may have changed before it listened')
+  t.equal(await pass(), 1)
+  for (const topic of ['directory', 'directory', 'relay:x', 'directory']) heard(topic)
+  refuses = true
+  t.equal(await pass(), 2)
+  t.equal(await pass(), 3, 'again after a failure')
+  refuses = false
+  t.equal(await pass(), 4)
+  heard('relay:x')
+  t.equal(await pass(), 4, 'mail of the relay is no change')
+  heard('*')
+  t.equal(await pass(), 5)
+  await following.close()
+  t.equal(clock.timers(), 0)
 })

@@ -98,6 +98,11 @@ t.test('two gateways share the messages of all soundboxes, each handled once', {
   await Promise.all([one.broker.publish(`soundbox/v1/${DEVICES[0]}/announce`, Buffer.from('from one')), two.broker.publish(`soundbox/v1/${DEVICES[1]}/announce`, Buffer.from('from two'))])
   t.match(await boxes[0]?.raw.next('publish'), { payload: Buffer.from('from one') })
   t.match(await boxes[1]?.raw.next('publish'), { payload: Buffer.from('from two') })
+  const wills = (): number => [...one.presence, ...two.presence].filter(entry => entry === `-${DEVICES[0]} last will`).length
+  for (let n = 1; n <= 4; n++) {
+    boxes[0]?.raw.send(up(DEVICES[0] as string, 'presence', 'offline', 100 + n))
+    await until(() => wills() === n, 'a last will is believed by whichever gateway gets it')
+  }
   for (const { raw } of boxes) raw.end()
 })
 
