@@ -30,7 +30,7 @@ function openWorld (random: () => number, isChaotic: boolean) {
   const boxes = new Map<string, Box>()
   const nodes: Node[] = []
   const handlers: { node: Node, handler: (topic: string) => void }[] = []
-  const world = { nowMs: START_MS, isBusDown: false, isBrokerReady: true, publishes: 0, summaries: 0 }
+  const world = { nowMs: START_MS, isBusDown: false, isBrokerReady: true, publishes: 0, summaries: 0, isFinalLost: false }
   /** What each gateway has on its own disk while the store is away. */
   const spool: { node: Node, isPayment: boolean, run: () => void }[] = []
   const later = (run: () => void): void => { pending.push({ run }) }
@@ -60,6 +60,7 @@ function openWorld (random: () => number, isChaotic: boolean) {
   const live = (): Node[] => nodes.filter(node => node.alive)
   const anyNode = (): Node => live()[Math.floor(random() * live().length)] as Node
   const sendAck = (box: Box, ack: Ack): void => {
+    if (world.isFinalLost && ack.result !== 'received') return
     const node = anyNode()
     later(() => { if (node.alive) void node.relay.handleAck(box.tid, ack).catch(() => {}) })
   }
@@ -362,6 +363,33 @@ t.test('what could not be told is made up for: both send meanwhile, the box spea
   t.same(b.pumps(), [])
   t.same(box.spoken.map(({ id }) => id), [idOf(1), idOf(2)])
   t.same(open(w), [])
+  await w.dispose()
+})
+
+t.test('a final that died with the gateway that took it, or fell into a gap of the broker, is asked for by the owner', async t => {
+  const w = openWorld(openRandom(1), false)
+  const [a, b] = [await w.startNode('a'), await w.startNode('b')]
+  const box = boxOf(w, 'a', 'b')
+  w.hello(box, a)
+  await w.runFor(1000)
+  const payUnheard = async (n: number): Promise<void> => {
+    w.world.isFinalLost = true
+    const paid = w.pay(box.tid, idOf(n), a)
+    await w.runFor(1000)
+    await paid
+    w.world.isFinalLost = false
+  }
+  await payUnheard(1)
+  await w.runFor(10_000)
+  t.same(open(w).map(({ state }) => state), ['delivered'], 'the box has it, and nobody knows more')
+  b.relay.handleGap()
+  await w.runFor(500)
+  t.same(open(w), [], 'both ask after a gap at one')
+  await payUnheard(2)
+  b.alive = false
+  await w.runFor(DEAD_AFTER_MS + HEARTBEAT_MS)
+  t.same(open(w), [])
+  t.same(box.spoken.map(({ id }) => id), [idOf(1), idOf(2)])
   await w.dispose()
 })
 

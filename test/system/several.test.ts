@@ -1,6 +1,7 @@
 // Several gateways as one: PostgreSQL, Mosquitto, two gateway processes, a simulated fleet. Payments alternate between the gateways,
 // duplicates go to both at once, one gateway is killed in the middle and another takes its place. Nothing acknowledged is lost, nothing
-// is spoken twice, and each shop hears its payments in the order in which they were acknowledged.
+// is spoken twice, and each shop hears its payments in the order in which they were acknowledged. Then: what one was told the other
+// knows, one that stops hands over at once, the database goes away, and both stop and one comes back.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
@@ -8,12 +9,13 @@ import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
-import { startFleet } from '../../firmware-sim/fleet.js'
+import { type Fleet, startFleet } from '../../firmware-sim/fleet.js'
 import { postTrigger, prepareTrigger } from '../../gateway/cli/bank-client.js'
 import type { BankSecrets, DeviceSecrets } from '../../gateway/store/directory.js'
+import { DEAD_AFTER_MS } from '../../gateway/trigger/relay.js'
 import { announcementId } from '../../protocol/index.js'
 import { fleetKeys, type GatewayProcess, provision, startGatewayProcess } from '../support/gateway-process.js'
-import { findPostgres, startPostgres } from '../support/postgres-server.js'
+import { findPostgres, type PostgresServer, startPostgres } from '../support/postgres-server.js'
 import { eventually, tempDir } from '../support/rig.js'
 
 const POSTGRES = findPostgres()
@@ -68,6 +70,13 @@ async function pay (gateway: GatewayProcess, bank: BankSecrets, { id, shop }: Ac
   }
 }
 
+type Scene = {
+  postgres: PostgresServer, gateways: [GatewayProcess, GatewayProcess], bank: BankSecrets, devices: DeviceSecrets[], fleet: Fleet
+  start: (index: number) => Promise<void>, acked: Acked[], more: Fleet[]
+  addBox: (tid: string) => Promise<void>
+}
+const scene = {} as Scene
+
 async function settled (gateway: GatewayProcess): Promise<HistoryRow[]> {
   const isOpen = ({ deliveries }: HistoryRow): boolean => deliveries.some(({ state }) => ['accepted', 'published', 'delivered'].includes(state))
   let rows: HistoryRow[] = []
@@ -78,30 +87,68 @@ async function settled (gateway: GatewayProcess): Promise<HistoryRow[]> {
   return rows
 }
 
-t.setTimeout(240_000)
-t.test('two gateways, one killed and replaced: all acknowledged payments in history once, spoken once, in order', { skip: SKIP }, async t => {
+/** Milliseconds until the box has spoken it. */
+async function untilSpoken (id: string, fleet = scene.fleet, timeoutMs = 30_000): Promise<number> {
+  const since = Date.now()
+  await eventually(() => fleet.spoken().some(sound => sound.id === announcementId('bank', id)), isSpoken => isSpoken, timeoutMs)
+  return Date.now() - since
+}
+
+async function payAll (t: Test, gateway: GatewayProcess, name: string): Promise<Acked[]> {
+  const orders = Array.from({ length: BOXES }, (_, shop) => ({ id: `${name}-${shop}`, shop }))
+  const answers = await Promise.all(orders.map(order => pay(gateway, scene.bank, order)))
+  t.same(answers, orders.map(() => true), `${name}: all answered with success`)
+  scene.acked.push(...orders)
+  return orders
+}
+
+t.setTimeout(400_000)
+t.test('two gateways over PostgreSQL and Mosquitto', { skip: SKIP }, async t => {
   const [postgres, mqttPort] = [await startPostgres(POSTGRES ?? ''), await freePort()]
   t.teardown(postgres.remove)
   await postgres.createDatabase('soundbox')
   const mosquitto = openMosquitto(t, mqttPort)
   await mosquitto.admit([])
-  const [one, two] = [tempDir(t), tempDir(t)]
-  const keyFile = join(one, 'shared.key')
+  const dirs = [tempDir(t), tempDir(t)] as const
+  const keyFile = join(dirs[0], 'shared.key')
   writeFileSync(keyFile, randomBytes(32).toString('base64'), { mode: 0o600 })
   const env = {
     SOUNDBOX_STORE: postgres.url('soundbox'), SOUNDBOX_BROKER: `mqtt://gateway:secret@127.0.0.1:${mqttPort}`, SOUNDBOX_MASTER_KEY_FILE: keyFile, SOUNDBOX_SPOOL_BYTES: '2097152'
   }
-  const gateways: GatewayProcess[] = []
+  const gateways = [await startGatewayProcess(dirs[0], { env }), await startGatewayProcess(dirs[1], { env })] as [GatewayProcess, GatewayProcess]
   t.teardown(() => Promise.all(gateways.map(gateway => gateway.end('SIGKILL'))))
-  for (const dir of [one, two]) gateways.push(await startGatewayProcess(dir, { env }))
-  const { bank, devices } = await provision((gateways[0] as GatewayProcess).client, BOXES)
+  const { bank, devices } = await provision(gateways[0].client, BOXES)
   await mosquitto.admit(devices)
-  await eventually(async () => (await gateways[1]?.client.call('GET', `/devices/BOX-0000${BOXES - 1}`).catch(() => undefined)) !== undefined, isThere => isThere)
-  const fleet = startFleet({ url: `mqtt://127.0.0.1:${mqttPort}`, devices: devices.map(fleetKeys), seed: 1, nowMs: Date.now, speakMs: [1, 20], backoff: { baseMs: 50, maxMs: 300 } })
-  t.teardown(() => fleet.close())
+  const fleetOf = (boxes: readonly DeviceSecrets[]): Fleet => startFleet({
+    url: `mqtt://127.0.0.1:${mqttPort}`, devices: boxes.map(fleetKeys), seed: 1, nowMs: Date.now, speakMs: [1, 20], backoff: { baseMs: 50, maxMs: 300 }
+  })
+  const fleet = fleetOf(devices)
+  const more: Fleet[] = []
+  t.teardown(async () => { await Promise.all([fleet, ...more].map(one => one.close())) })
+  await eventually(async () => (await gateways[1].client.call('GET', `/devices/${devices.at(-1)?.tid}`).catch(() => undefined)) !== undefined, isThere => isThere)
   await fleet.whenUp(60_000)
+  Object.assign(scene, {
+    postgres, gateways, bank, devices, fleet, more, acked: [],
+    start: async (index: number) => { gateways[index] = await startGatewayProcess(dirs[index] ?? '', { env }) },
+    addBox: async (tid: string) => {
+      const secrets = await gateways[0].client.call('POST', '/devices', { tid, type: 'QS1' }) as unknown as DeviceSecrets
+      await gateways[0].client.call('POST', `/devices/${tid}/activate`)
+      await gateways[0].client.call('POST', '/merchants/map', { bank: 'bank', merchant: `shop${BOXES}@upi`, tid })
+      await mosquitto.admit([...devices, secrets])
+      more.push(fleetOf([secrets]))
+      await more.at(-1)?.whenUp(30_000)
+    }
+  } satisfies Scene)
 
-  const acked: Acked[] = []
+  await t.test('one is killed and replaced: all that was acknowledged is in history once, spoken once, in order', killedAndReplaced)
+  await t.test('what one is told of boxes and keys the other knows', changesAreKnown)
+  await t.test('one that stops hands over at once', stopsAndHandsOver)
+  await t.test('the database goes away: both go on, and history has it all afterwards', databaseGoes)
+  await t.test('both stop; one comes back alone to boxes that do not say hello', comesBackAlone)
+})
+
+async function killedAndReplaced (t: Test): Promise<void> {
+  const { gateways, bank, devices, fleet, acked } = scene
   let unanswered = 0
   let next = 0
   const worker = async (shop: number): Promise<void> => {
@@ -110,8 +157,7 @@ t.test('two gateways, one killed and replaced: all acknowledged payments in hist
       let isAcked = false
       for (let attempt = 0; attempt < 400 && !isAcked; attempt++) {
         const first = gateways[next++ % 2] as GatewayProcess
-        const both = n % 4 === 0 ? gateways : [first]
-        const answers = await Promise.all(both.map(gateway => pay(gateway, bank, order)))
+        const answers = await Promise.all((n % 4 === 0 ? gateways : [first]).map(gateway => pay(gateway, bank, order)))
         isAcked = answers.includes(true)
         if (answers.includes(false)) unanswered++
         if (!isAcked) await sleep(20)
@@ -121,28 +167,70 @@ t.test('two gateways, one killed and replaced: all acknowledged payments in hist
   }
   const killer = async (): Promise<void> => {
     while (acked.length < KILL_AFTER) await sleep(1)
-    await gateways[1]?.end('SIGKILL')
+    await gateways[1].end('SIGKILL')
     while (acked.length < 2 * KILL_AFTER) await sleep(1)
-    gateways[1] = await startGatewayProcess(two, { env })
+    await scene.start(1)
   }
   await Promise.all([killer(), ...Array.from({ length: BOXES }, (_, shop) => worker(shop))])
   t.ok(unanswered > 0, 'some requests were cut off and sent again')
-  const rows = await settled(gateways[0] as GatewayProcess)
+  const rows = await settled(gateways[0])
   t.same(rows.map(row => row.transactionId).sort(), acked.map(({ id }) => id).sort(), 'history holds what was acknowledged, once')
   t.equal(fleet.report().doubles, 0, 'nothing is spoken twice')
-  const states = rows.map(row => row.deliveries[0]?.state)
-  t.same(states.filter(state => state !== 'spoken'), [], 'all spoken')
-  const spoken = fleet.spoken().filter(sound => sound.kind === 'payment')
+  t.same(rows.map(row => row.deliveries[0]?.state).filter(state => state !== 'spoken'), [], 'all spoken')
   for (const [shop, { tid }] of devices.entries()) {
     const expected = acked.filter(order => order.shop === shop).map(({ id }) => announcementId('bank', id))
-    t.same(spoken.filter(sound => sound.tid === tid).map(({ id }) => id), expected, `${tid} speaks in the order of the acknowledgements`)
+    t.same(fleet.spoken().filter(sound => sound.kind === 'payment' && sound.tid === tid).map(({ id }) => id), expected, `${tid} speaks in the order of the acknowledgements`)
   }
+}
 
-  // One alone, started anew: the boxes stay connected and do not say hello.
-  const connects = fleet.report().connects
+async function changesAreKnown (t: Test): Promise<void> {
+  const { gateways: [one, two], bank, addBox } = scene
+  await addBox('BOX-LATER')
+  const fresh = { id: 'PAY-NEW-BOX', shop: BOXES }
+  await eventually(() => pay(two, bank, fresh), isDone => isDone, 5000)
+  await untilSpoken(fresh.id, scene.more[0])
+  const rotated = await one.client.call('POST', '/banks/bank/rotate-key', { overlapSeconds: 3600 }) as unknown as BankSecrets
+  const byNewKey = { id: 'PAY-NEW-KEY', shop: 0 }
+  await eventually(() => pay(two, rotated, byNewKey), isDone => isDone, 5000)
+  await untilSpoken(byNewKey.id)
+  await one.client.call('POST', '/merchants/unmap', { bank: 'bank', merchant: `shop${BOXES}@upi`, tid: 'BOX-LATER' })
+  let n = 0
+  await eventually(() => pay(two, bank, { id: `PAY-GONE-${n++}`, shop: BOXES }), isDone => !isDone, 5000)
+  t.ok(n <= 20, 'a mapping that was taken away is gone at the other, too')
+}
+
+async function stopsAndHandsOver (t: Test): Promise<void> {
+  const { gateways } = scene
+  await gateways[1].end('SIGTERM')
+  const orders = await payAll(t, gateways[0], 'STOPPED')
+  const waits = await Promise.all(orders.map(({ id }) => untilSpoken(id)))
+  t.ok(Math.max(...waits) < DEAD_AFTER_MS / 2, `no waiting for missed heartbeats: ${Math.max(...waits)} ms`)
+  await scene.start(1)
+  for (const { id } of await payAll(t, gateways[1], 'STARTED')) await untilSpoken(id)
+}
+
+async function databaseGoes (t: Test): Promise<void> {
+  const { gateways, postgres, fleet } = scene
+  await settled(gateways[0])
+  await postgres.kill()
+  const orders = [...await payAll(t, gateways[0], 'AWAY-ONE'), ...await payAll(t, gateways[1], 'AWAY-TWO')]
+  t.same(await Promise.all(gateways.map(gateway => pay(gateway, scene.bank, { id: 'AWAY-STRANGER', shop: 999 }))), [false, false], 'no success for a shop that is not known')
+  for (const { id } of orders) await untilSpoken(id, fleet, 60_000)
+  await postgres.start()
+  await eventually(async () => (await settled(gateways[0])).filter(row => row.transactionId.startsWith('AWAY-')).length, count => count === orders.length, 60_000)
+  const rows = (await settled(gateways[1])).filter(row => row.transactionId.startsWith('AWAY-'))
+  t.same(rows.map(row => row.deliveries.map(({ state }) => state)).flat().filter(state => state !== 'spoken'), [])
+  t.equal(fleet.report().doubles, 0, 'nothing is spoken twice')
+  for (const { id } of [...await payAll(t, gateways[0], 'AGAIN-ONE'), ...await payAll(t, gateways[1], 'AGAIN-TWO')]) await untilSpoken(id)
+}
+
+async function comesBackAlone (t: Test): Promise<void> {
+  const { gateways, fleet, devices } = scene
+  const { connects } = fleet.report()
   await Promise.all(gateways.map(gateway => gateway.end('SIGTERM')))
-  gateways[0] = await startGatewayProcess(one, { env })
-  t.ok(await pay(gateways[0], bank, { id: 'PAY-LAST', shop: 3 }))
-  await eventually(() => fleet.spoken().some(({ id }) => id === announcementId('bank', 'PAY-LAST')), isSpoken => isSpoken, 20_000)
+  await scene.start(0)
+  for (const { id } of await payAll(t, gateways[0], 'LAST')) await untilSpoken(id)
   t.equal(fleet.report().connects, connects)
-})
+  t.equal(fleet.report().doubles, 0)
+  t.equal(connects, devices.length)
+}
