@@ -190,5 +190,6 @@ function nextSteps (dataDir: string, ports: Ports): string {
   const where = dataDir === 'data' ? '' : ` --data-dir ${dataDir}`
   const iso = `npx soundbox iso send --to 127.0.0.1:${ports.iso} --field 3=000000 4=000000001900 22=031 41=TERM0001 '42=${MERCHANT.padEnd(15)}' 49=356`
   const overIso = ports.iso === null ? '' : `Or as a switch, by ISO 8583:\n  ${iso}\n`
-  return `\nThe next one by hand, in another terminal:\n  ${trigger}\n  ${trigger} --print curl | bash\n${overIso}Look at it:\n  npx soundbox history${where}\n  npx soundbox tail${where}\nCtrl-C stops.\n\n`
+  const look = `Look at it:\n  npx soundbox history${where}\n  npx soundbox tail${where}\n`
+  return `\nThe next one by hand, in another terminal:\n  ${trigger}\n  ${trigger} --print curl | bash\n${overIso}${look}Ctrl-C stops.\n\n`
 }
