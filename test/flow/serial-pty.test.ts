@@ -14,6 +14,7 @@ import { type SerialSim, type SerialSimOptions, startSerialSim } from '../../fir
 import { type BoxStatus, lineMs, makeFirmwareKeys, makeTimers, sealFirmware, SILENT_LOG } from '../../protocol/index.js'
 import { announcementOf, BAUD } from '../support/serial-world.js'
 
+const noFile = (): string => { throw new Error('no file is read') }
 t.jobs = 8 // They mostly wait for their lines, each for its own.
 const timers = makeTimers(() => performance.now())
 const SHORT = 0.05
@@ -155,8 +156,6 @@ t.test('the command prints its ports and what is heard there, acts on its input,
   running.act('unplug SIM-0001')
   t.ok(await until(() => box.error() !== undefined))
 })
-
-const noFile = (): string => { throw new Error('no file is read') }
 
 t.test('flags of the command are checked all at once', async t => {
   t.equal(parseSerialSettings(['--help'], noFile), undefined)
