@@ -9,8 +9,8 @@ import { type Announce, openAnnounce } from './announce.js'
 import { openFeed, type Feed } from './feed.js'
 import { type Ledger, openLedger } from './ledger.js'
 import type { Meter } from './meter.js'
-import { openPump } from './pump.js'
-import { BACKLOG_PAGE, type PumpPolicy } from './pump-run.js'
+import { openPump, type Pump } from './pump.js'
+import { BACKLOG_PAGE, type PumpDeps, type PumpPolicy } from './pump-run.js'
 import { type NodeDeps, openRelay } from './relay.js'
 import { makeSequence } from './sequence.js'
 import { openVendorPush, VENDOR_TIMEOUT_MS, type VendorPush } from './vendor-push.js'
@@ -66,21 +66,15 @@ export function openHeart (deps: HeartDeps): Heart {
   const nextSeq = makeSequence(nowMs)
   const ledger = openLedger({ store, fallback, log, startTimer: deps.startTimer })
   const { note, settle } = toldTo(feed, ledger)
-  const bus = deps.nodes?.bus ?? undefined
   const pump = openPump({
-    directory, store: { openDeliveries: store.openDeliveries, recordSummary: bus?.recordSummaryOnce ?? store.recordSummary }, isShared: bus !== undefined, isStoreBehind: () => fallback.depth() > 0, broker: deps.broker, note, settle, nowMs, nextSeq, policy: deps.policy, meter: deps.meter, log
+    directory, ...sharing(deps), isStoreBehind: () => fallback.depth() > 0, broker: deps.broker, note, settle, nowMs, nextSeq, policy: deps.policy, meter: deps.meter, log
   })
   const vendor = openVendorPush({ baseUrlOf: type => deps.typeOf(type).baseUrl, settle, nowMs, meter: deps.meter, log })
   const isBrokerReady = (): boolean => deps.broker().stats().ready
   const relay = deps.nodes === undefined ? undefined
     : openRelay({ ...deps.nodes, pump, settle, isBrokerReady, summaryMs: deps.policy.summaryMs, nowMs, startTimer: deps.startTimer, log })
   const boxes = relay ?? pump
-  const isInOtherHands = ({ doubtful, issuedAt }: Waiting): boolean => doubtful === true && relay?.isAlone() === false && nowMs() - issuedAt < 2 * VENDOR_TIMEOUT_MS
-  const send = async (device: Device, item: Waiting): Promise<void> => {
-    if (deps.typeOf(device.type).transport !== 'vendor_http') return await boxes.offer(device.tid, [item])
-    // Another gateway may be handing it over at this moment; a vendor's box would say it twice.
-    if (!isInOtherHands(item)) await vendor.push(device, item)
-  }
+  const send = sender(deps, { offer: boxes.offer, isAlone: () => relay?.isAlone() !== false, vendor })
   const announce = openAnnounce({ directory, store, fallback, send, checkType: type => { deps.typeOf(type) }, speakMs: deps.policy.speakMs, nowMs, nextSeq, meter: deps.meter, log })
   const timer = deps.startTimer(pump.tick, PUMP_TICK_MS)
 
@@ -113,7 +107,7 @@ export function openHeart (deps: HeartDeps): Heart {
     async resume () {
       relay?.start()
       // What another gateway has in its hands would be pushed twice.
-      if (relay?.isAlone() !== false) await resumeVendors(deps, vendor)
+      if (relay === undefined || relay.isAlone()) await resumeVendors(deps, vendor)
     },
     nextSeq,
     depth: () => ({ ...pump.depth(), vendorWaiting: vendor.waiting() }),
@@ -123,6 +117,24 @@ export function openHeart (deps: HeartDeps): Heart {
       await ledger.close()
       await relay?.close()
     }
+  }
+}
+
+/** What the pump must know of other gateways. */
+function sharing ({ store, nodes }: HeartDeps): Pick<PumpDeps, 'store' | 'isShared'> {
+  const bus = nodes?.bus ?? undefined
+  return { store: { openDeliveries: store.openDeliveries, recordSummary: bus?.recordSummaryOnce ?? store.recordSummary }, isShared: bus !== undefined }
+}
+
+type Ways = { offer: Pump['offer'], isAlone: () => boolean, vendor: VendorPush }
+
+/** Sends to one box by its transport. */
+function sender ({ typeOf, nowMs }: HeartDeps, { offer, isAlone, vendor }: Ways): (device: Device, item: Waiting) => Promise<void> {
+  return async (device, item) => {
+    if (typeOf(device.type).transport !== 'vendor_http') return await offer(device.tid, [item])
+    // Another gateway may be handing it over at this moment; a vendor's box would say it twice.
+    const isInOtherHands = item.doubtful === true && !isAlone() && nowMs() - item.issuedAt < 2 * VENDOR_TIMEOUT_MS
+    if (!isInOtherHands) await vendor.push(device, item)
   }
 }
 

@@ -219,7 +219,7 @@ async function databaseGoes (t: Test): Promise<void> {
   await postgres.start()
   await eventually(async () => (await settled(gateways[0])).filter(row => row.transactionId.startsWith('AWAY-')).length, count => count === orders.length, 60_000)
   const rows = (await settled(gateways[1])).filter(row => row.transactionId.startsWith('AWAY-'))
-  t.same(rows.map(row => row.deliveries.map(({ state }) => state)).flat().filter(state => state !== 'spoken'), [])
+  t.same(rows.flatMap(row => row.deliveries.map(({ state }) => state)).filter(state => state !== 'spoken'), [])
   t.equal(fleet.report().doubles, 0, 'nothing is spoken twice')
   for (const { id } of [...await payAll(t, gateways[0], 'AGAIN-ONE'), ...await payAll(t, gateways[1], 'AGAIN-TWO')]) await untilSpoken(id)
 }
