@@ -8,7 +8,7 @@ import { historySql } from '../../gateway/store/postgres-reads.js'
 import { WAKE_ALL, WAKE_TOPIC_MAX } from '../../gateway/store/postgres-wake.js'
 import { SILENT_LOG } from '../../protocol/index.js'
 import { findPostgres, type PostgresServer, startPostgres } from '../support/postgres-server.js'
-import { collectLog, hexOf, seededRandom, someDelivery, someDevice, somePayment, START_MS, stepOf } from '../support/store-records.js'
+import { collectLog, hexOf, seededRandom, someDelivery, someDevice, somePayment, someSummary, START_MS, stepOf } from '../support/store-records.js'
 import { allPages, storeSuite, type Test } from '../support/store-suite.js'
 
 const BIN = findPostgres()
@@ -112,6 +112,26 @@ function gatewaysTogether (server: PostgresServer): void {
     await one.wake('x'.repeat(WAKE_TOPIC_MAX))
     await eventually(async () => { if (woken.length < 3) throw new Error('not yet') })
     t.same(woken, ['directory', 'box:box1', 'x'.repeat(WAKE_TOPIC_MAX)])
+  })
+
+  t.test('two gateways that sum up the same make one summary; who waits is found while it is there', async t => {
+    const url = server.url(await makeDatabase(server))
+    const [one, two] = [await openAt(t, url), await openAt(t, url)]
+    for (const i of [1, 2, 3]) await one.recordPayment(somePayment(i), [someDelivery(i, { tid: 'box' })])
+    const ids = (...numbers: number[]): string[] => numbers.map(i => someDelivery(i).announcementId)
+    const theirs = (name: string): ReturnType<typeof someSummary> => someSummary(name, { tid: 'box', seq: 50 })
+    const query = { issuedFrom: START_MS + 2, issuedBefore: START_MS + 3, limit: 10 }
+    t.same(await one.waitingTids(query), [], 'it is not there')
+    await two.saveDeviceSeen([{ tid: 'box', at: 1, online: true }])
+    t.same(await one.waitingTids(query), ['box'])
+    await two.stepDeliveries([stepOf(someDelivery(2, { tid: 'box' }), 'published', 1)])
+    t.same(await one.waitingTids(query), [], 'the only one of that time is sent')
+    const made = await Promise.all([one.recordSummaryOnce(theirs('s1'), ids(1, 2), 60), two.recordSummaryOnce(theirs('s2'), ids(2, 3), 60)])
+    t.same(made.filter(Boolean).length, 1)
+    t.equal((await one.openDeliveries('box', 9)).length, 2, 'the summary, and what is in none')
+    t.equal(await one.recordSummaryOnce(theirs('s3'), ids(1, 2, 3), 61), false)
+    t.equal(await one.recordSummaryOnce(theirs('s4'), [hexOf('nobody')], 61), false)
+    t.equal((await one.openDeliveries('box', 9)).length, 2)
   })
 
   t.test('history walks an index for every filter of one key', async t => {
