@@ -233,17 +233,19 @@ function isExpired (ack: Ack): boolean {
 }
 
 function handleMail (state: State, from: string, mail: Mail): void {
-  const { peers, nowMs } = state
+  const { peers, nowMs, log } = state
   if (mail.kind === 'who') {
     if (state.isIn) void state.post?.send({ kind: 'here' }).catch(() => {})
     return
   }
   if (mail.kind === 'bye') {
-    if (peers.delete(from)) move(state, true)
-    return
+    if (!peers.delete(from)) return
+    log.info({ peer: from, left: peers.size }, 'another gateway has stopped; its soundboxes are taken over')
+    return move(state, true)
   }
   const isNew = !peers.has(from)
   peers.set(from, nowMs())
+  if (isNew) log.info({ peer: from, peers: peers.size }, 'another gateway is here; soundboxes are shared with it')
   if (!state.isIn) return
   if (isNew) greet(state, false)
   if (mail.kind === 'here') return
