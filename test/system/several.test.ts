@@ -12,7 +12,7 @@ import t, { type Test } from 'tap'
 import { type Fleet, startFleet } from '../../firmware-sim/fleet.js'
 import { postTrigger, prepareTrigger } from '../../gateway/cli/bank-client.js'
 import type { BankSecrets, DeviceSecrets } from '../../gateway/store/directory.js'
-import { DEAD_AFTER_MS } from '../../gateway/trigger/relay.js'
+import { DEAD_AFTER_MS, HEARTBEAT_MS } from '../../gateway/trigger/relay.js'
 import { announcementId } from '../../protocol/index.js'
 import { fleetKeys, type GatewayProcess, provision, startGatewayProcess } from '../support/gateway-process.js'
 import { findPostgres, type PostgresServer, startPostgres } from '../support/postgres-server.js'
@@ -142,7 +142,7 @@ t.test('two gateways over PostgreSQL and Mosquitto', { skip: SKIP }, async t => 
 
   await t.test('one is killed and replaced: all that was acknowledged is in history once, spoken once, in order', killedAndReplaced)
   await t.test('what one is told of boxes and keys the other knows', changesAreKnown)
-  await t.test('one that stops hands over at once', stopsAndHandsOver)
+  await t.test('one that stops hands over at once, one that is killed within the time of its heartbeats', endsAndIsFollowed)
   await t.test('the database goes away: both go on, and history has it all afterwards', databaseGoes)
   await t.test('both stop; one comes back alone to boxes that do not say hello', comesBackAlone)
 })
@@ -199,14 +199,16 @@ async function changesAreKnown (t: Test): Promise<void> {
   t.ok(n <= 20, 'a mapping that was taken away is gone at the other, too')
 }
 
-async function stopsAndHandsOver (t: Test): Promise<void> {
+async function endsAndIsFollowed (t: Test): Promise<void> {
   const { gateways } = scene
-  await gateways[1].end('SIGTERM')
-  const orders = await payAll(t, gateways[0], 'STOPPED')
-  const waits = await Promise.all(orders.map(({ id }) => untilSpoken(id)))
-  t.ok(Math.max(...waits) < DEAD_AFTER_MS / 2, `no waiting for missed heartbeats: ${Math.max(...waits)} ms`)
-  await scene.start(1)
-  for (const { id } of await payAll(t, gateways[1], 'STARTED')) await untilSpoken(id)
+  for (const { signal, limitMs } of [{ signal: 'SIGTERM', limitMs: DEAD_AFTER_MS / 2 }, { signal: 'SIGKILL', limitMs: DEAD_AFTER_MS + 2 * HEARTBEAT_MS }] as const) {
+    await gateways[1].end(signal)
+    const orders = await payAll(t, gateways[0], signal)
+    const waits = await Promise.all(orders.map(({ id }) => untilSpoken(id)))
+    t.ok(Math.max(...waits) < limitMs, `${signal}: the last is spoken after ${Math.max(...waits)} ms`)
+    await scene.start(1)
+    for (const { id } of await payAll(t, gateways[1], `AFTER-${signal}`)) await untilSpoken(id)
+  }
 }
 
 async function databaseGoes (t: Test): Promise<void> {
