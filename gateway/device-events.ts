@@ -40,7 +40,11 @@ export function deviceEvents (deps: DeviceEventDeps): BrokerEvents {
             fleet.handleHello(tid, hello)
             return heart.handleHello(tid, hello.bootId)
           }
-          case 'reported': return fleet.handleReported(tid, decodeReported(payload))
+          case 'reported': {
+            const reported = decodeReported(payload)
+            fleet.handleReported(tid, reported)
+            return heart.handleReported(tid, reported)
+          }
           case 'telemetry': return fleet.handleTelemetry(tid, decodeTelemetry(payload))
           case 'presence': return undefined
           default: name satisfies never

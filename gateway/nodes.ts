@@ -42,6 +42,7 @@ export function nodeDeps (self: string, shared: PostgresStore | null, parts: () 
     onlineTids: () => presence().all().flatMap(({ tid, online }) => online ? [tid] : []),
     isOnline: tid => presence().isOnline(tid),
     learn: (tid, online) => { parts().fleet.learn(tid, online) },
+    learnReported: (tid, reported) => { parts().fleet.learnReported(tid, reported) },
     confirm: tid => { parts().fleet.handleConnected({ tid, address: '', tls: false, takeover: false }) },
     takeAck: (tid, ack) => parts().fleet.handleAck(tid, ack) || parts().prompter.handleAck(tid, ack)
   }

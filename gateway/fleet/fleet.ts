@@ -27,6 +27,7 @@ export type Fleet = {
   handleDisconnected: (tid: string, reason: string) => void
   /** Another gateway saw the box come or go. */
   learn: (tid: string, online: boolean) => void
+  learnReported: (tid: string, reported: Reported) => void
   handleHello: (tid: string, hello: Hello) => void
   handleReported: (tid: string, reported: Reported) => void
   handleTelemetry: (tid: string, telemetry: Telemetry) => void
@@ -62,6 +63,10 @@ export async function openFleet (deps: FleetDeps): Promise<Fleet> {
       desired.handleOffline(tid)
     },
     learn: (tid, online) => presence.learn(tid, online ? { kind: 'connected', address: '', takeover: false } : { kind: 'disconnected', reason: 'told by another gateway' }),
+    learnReported (tid, reported) {
+      presence.learn(tid, { kind: 'reported', reported })
+      desired.handleReported(tid, reported)
+    },
     handleHello (tid, hello) {
       presence.note(tid, { kind: 'hello', hello })
       desired.handleHello(tid, hello)

@@ -1,5 +1,5 @@
 // The heart put together: announce, ledger, pump and vendor push over one store, one fallback and one broker.
-import type { Ack, Log } from '../../protocol/index.js'
+import type { Ack, Log, Reported } from '../../protocol/index.js'
 import { formatAmount } from '../../protocol/index.js'
 import type { Broker } from '../broker/contract.js'
 import type { Fallback } from '../fallback/contract.js'
@@ -43,6 +43,8 @@ export type Heart = {
   handleHello: (tid: string, bootId: string) => void
   handleOffline: (tid: string) => void
   handleAck: (tid: string, ack: Ack) => Promise<void>
+  /** For other gateways, one of which may have told the box what it should be. */
+  handleReported: (tid: string, reported: Reported) => void
   /** Acks may have been lost: boxes are asked what became of what they have. */
   handleGap: () => void
   /** A last will that comes now is that of the connection before. */
@@ -100,6 +102,7 @@ export function openHeart (deps: HeartDeps): Heart {
     handleHello: (tid, bootId) => boxes.handleHello(tid, bootId),
     handleOffline: tid => { boxes.handleOffline(tid) },
     handleAck: (tid, ack) => boxes.handleAck(tid, ack),
+    handleReported: (tid, reported) => relay?.handleReported(tid, reported),
     handleGap: () => relay?.handleGap(),
     hasJustCome: tid => relay?.hasJustCome(tid) === true,
     sweepVendors: () => vendor.sweep(),

@@ -2,7 +2,7 @@
 // found again by heartbeats and the sweep of relay.ts.
 //
 //   wake topic = relay:base64url(JSON [from, mail, mail, ...])     one on its way at a time; what comes meanwhile goes together
-import { type Ack, isSoundboxError, type Log, SoundboxError } from '../../protocol/index.js'
+import { type Ack, isSoundboxError, type Log, type Reported, SoundboxError } from '../../protocol/index.js'
 import type { NewDelivery } from '../store/contract.js'
 
 export type Mail =
@@ -12,6 +12,7 @@ export type Mail =
   | { kind: 'gap' }
   | { kind: 'hello', tid: string, bootId: string }
   | { kind: 'gone', tid: string }
+  | { kind: 'reported', tid: string, reported: Reported }
   /** Something was recorded for this box. */
   | { kind: 'offer', tid: string }
   | { kind: 'withdraw', tid: string, id: string }

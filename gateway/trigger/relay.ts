@@ -11,7 +11,7 @@
 // Two pumps on one box for a moment are harmless: the box speaks an id once, and a summary holds only what the box has refused. Without
 // a bus (one gateway) everything is passed through, and only the start is special: boxes that stayed connected will not say hello.
 import { createHash } from 'node:crypto'
-import { type Ack, type Log, SoundboxError } from '../../protocol/index.js'
+import { type Ack, type Log, type Reported, SoundboxError } from '../../protocol/index.js'
 import type { DeliveryChange } from '../store/contract.js'
 import type { Waiting } from './backlog.js'
 import { finalChange, type Pump } from './pump.js'
@@ -40,6 +40,8 @@ export type NodeDeps = {
   isOnline: (tid: string) => boolean
   /** Another gateway saw a box come or go. */
   learn: (tid: string, online: boolean) => void
+  /** What a box has told another gateway of its state: that one may not be the one that waits for it. */
+  learnReported: (tid: string, reported: Reported) => void
   /** The box is there, though another gateway has written that it went. */
   confirm: (tid: string) => void
   /** True when an ack that another gateway received was for a command or prompt of this one. */
@@ -59,6 +61,7 @@ export type RelayDeps = NodeDeps & {
 export type Relay = Pick<Pump, 'offer' | 'handleHello' | 'handleOffline' | 'withdraw'> & {
   /** A final is durable when it resolves, here or, when it is to join a summary, in the box's own journal. */
   handleAck: (tid: string, ack: Ack) => Promise<void>
+  handleReported: (tid: string, reported: Reported) => void
   /** Acks may have been lost: all gateways ask their boxes what became of what they have. */
   handleGap: () => void
   /** True while no other gateway is known. */
@@ -110,6 +113,7 @@ export function openRelay (deps: RelayDeps): Relay {
       void tell(state, { kind: 'gone', tid })
     },
     handleAck: (tid, ack) => handleAck(state, tid, ack),
+    handleReported: (tid, reported) => { void tell(state, { kind: 'reported', tid, reported }) },
     withdraw (tid, id) {
       if (!isMine(state, tid)) void tell(state, { kind: 'withdraw', tid, id })
       return pump.withdraw(tid, id)
@@ -269,6 +273,9 @@ function handleBoxMail (state: State, mail: Extract<Mail, { tid: string }>): voi
       }
       state.learn(tid, false)
       pump.handleOffline(tid)
+      return
+    case 'reported':
+      state.learnReported(tid, mail.reported)
       return
     case 'offer':
       if (isMine(state, tid)) attempt(state, tid, look(state, tid))

@@ -110,6 +110,9 @@ t.test('while the others cannot be told, a payment is sent by who has it; a good
   await w.runFor(500)
   await told
   t.same(a.taken, [idOf(9)])
+  b.relay.handleReported(box.tid, { version: 7, volume: 50, language: 'ENGLISH', firmware: '1.0' })
+  await w.runFor(500)
+  t.same([a.reported, b.reported], [[`${box.tid} 7`], []], 'what a box has reported is known to the one that asked for it')
   t.notOk(b.relay.isAlone())
   const left = a.relay.close()
   await w.runFor(500)

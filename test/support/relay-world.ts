@@ -19,7 +19,7 @@ export type Box = {
 }
 export type Node = {
   name: string, alive: boolean, relay: Relay, online: Set<string>
-  timers: Set<{ every: number, due: number, run: () => void }>, taken: string[], confirmed: string[], pumps: () => readonly string[]
+  timers: Set<{ every: number, due: number, run: () => void }>, taken: string[], confirmed: string[], reported: string[], pumps: () => readonly string[]
 }
 export type World = ReturnType<typeof openWorld>
 
@@ -88,7 +88,7 @@ export function openWorld (random: () => number, isChaotic: boolean) {
   })
   const startNode = async (name: string, shared = true, whileJoining = (): void => {}): Promise<Node> => {
     const online = new Set([...boxes.values()].filter(box => box.online).map(({ tid }) => tid))
-    const node: Node = { name, alive: true, online, timers: new Set(), taken: [], confirmed: [], pumps: () => [], relay: undefined as unknown as Relay }
+    const node: Node = { name, alive: true, online, timers: new Set(), taken: [], confirmed: [], reported: [], pumps: () => [], relay: undefined as unknown as Relay }
     const startTimer = (run: () => void, every: number) => {
       const timer = { every, due: world.nowMs + every, run }
       node.timers.add(timer)
@@ -131,6 +131,7 @@ export function openWorld (random: () => number, isChaotic: boolean) {
     node.relay = openRelay({
       pump, self: name, bus: shared ? bus(node) : null, onlineTids: () => [...node.online], isOnline: tid => node.online.has(tid),
       learn: (tid, online) => { if (online) node.online.add(tid); else node.online.delete(tid) },
+      learnReported: (tid, { version }) => { node.reported.push(`${tid} ${version}`) },
       confirm: tid => { node.confirmed.push(tid) },
       takeAck: (_, ack) => ack.result === 'done' && node.taken.push(ack.id) > 0,
       settle: changes => settle(node, changes), isBrokerReady: () => world.isBrokerReady, summaryMs: POLICY.summaryMs, nowMs, startTimer, log: SILENT_LOG

@@ -216,6 +216,9 @@ async function databaseGoes (t: Test): Promise<void> {
   await settled(gateways[0])
   await postgres.kill()
   const orders = [...await payAll(t, gateways[0], 'AWAY-ONE'), ...await payAll(t, gateways[1], 'AWAY-TWO')]
+  const both = { id: 'AWAY-BOTH', shop: 1 }
+  t.same(await Promise.all(gateways.map(gateway => pay(gateway, scene.bank, both))), [true, true], 'one transaction, two gateways that cannot ask each other')
+  orders.push(both)
   t.same(await Promise.all(gateways.map(gateway => pay(gateway, scene.bank, { id: 'AWAY-STRANGER', shop: 999 }))), [false, false], 'no success for a shop that is not known')
   for (const { id } of orders) await untilSpoken(id, fleet, 60_000)
   await postgres.start()
