@@ -23,6 +23,19 @@ function openTable (jobs: readonly Job[]) {
   return { clock, store, log, fire, stopped, table }
 }
 
+t.test('of several gateways one runs a job, but each what it alone has', async t => {
+  const ran: string[] = []
+  const { store, table } = openTable([
+    { name: 'purge', cron: 'a', what: 'is done once', run: async () => { ran.push('purge') } },
+    { name: 'drain', cron: 'b', what: 'is about the own disk', everyNode: true, run: async () => { ran.push('drain') } }
+  ])
+  store.exclusively = async () => false // Another one has the lock.
+  await table.runNow('purge')
+  await table.runNow('drain')
+  t.same(ran, ['drain'])
+  await table.close()
+})
+
 t.test('a job runs at its time, never beside itself, and its failure is told and tried again', async t => {
   let running = 0
   let most = 0

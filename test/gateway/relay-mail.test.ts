@@ -1,12 +1,13 @@
 // What gateways tell each other: how it travels and what is left alone; and how changes of banks and boxes at one reach the others.
 import t from 'tap'
 import { setImmediate as turn } from 'node:timers/promises'
+import { openFleet } from '../../gateway/fleet/fleet.js'
 import { followDirectory, RELOAD_PAUSE_MS } from '../../gateway/nodes.js'
 import { openDirectory } from '../../gateway/store/directory.js'
 import { openSqliteStore } from '../../gateway/store/sqlite.js'
 import { type Bus, MAILS_WAITING_MAX, openPost } from '../../gateway/trigger/relay-mail.js'
 import { SILENT_LOG, SoundboxError } from '../../protocol/index.js'
-import { handClock } from '../support/heart-fakes.js'
+import { aDevice, handClock, memoryStore } from '../support/heart-fakes.js'
 import { START_MS } from '../support/store-records.js'
 
 const idOf = (n: number): string => n.toString(16).padStart(32, '0')
@@ -112,4 +113,25 @@ t.test('many changes of the directory are one read; what cannot be read now is r
   t.equal(await pass(), 5)
   await following.close()
   t.equal(clock.timers(), 0)
+})
+
+t.test('what another gateway saw of a box is known here and written there', async t => {
+  const clock = handClock()
+  const store = memoryStore(clock.nowMs)
+  const fleet = await openFleet({
+    store, broker: () => ({ publish: async () => {} }), device: tid => aDevice(tid, { desiredVersion: 7 }), staysOnline: true, newId: () => idOf(1), nowMs: clock.nowMs,
+    startTimer: clock.startTimer, log: SILENT_LOG
+  })
+  fleet.learn('BOX-1', true)
+  t.ok(fleet.presence.isOnline('BOX-1'))
+  fleet.handleChanged('BOX-1')
+  await turn()
+  t.ok(fleet.desired.isPending('BOX-1'))
+  fleet.learnReported('BOX-1', { version: 7, volume: 50, language: 'HINDI' })
+  t.notOk(fleet.desired.isPending('BOX-1'), 'it is not told again')
+  t.equal(fleet.presence.find('BOX-1')?.reported?.version, 7)
+  fleet.learn('BOX-1', false)
+  t.notOk(fleet.presence.isOnline('BOX-1'))
+  await fleet.close()
+  t.notOk(store.calls.includes('saveDeviceSeen'), 'nothing is written twice')
 })
