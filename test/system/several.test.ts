@@ -13,7 +13,7 @@ import { type Fleet, startFleet } from '../../firmware-sim/fleet.js'
 import { postTrigger, prepareTrigger } from '../../gateway/cli/bank-client.js'
 import type { BankSecrets, DeviceSecrets } from '../../gateway/store/directory.js'
 import { DEAD_AFTER_MS, HEARTBEAT_MS } from '../../gateway/trigger/relay.js'
-import { announcementId } from '../../protocol/index.js'
+import { announcementId, isSoundboxError } from '../../protocol/index.js'
 import { fleetKeys, type GatewayProcess, provision, startGatewayProcess } from '../support/gateway-process.js'
 import { findPostgres, type PostgresServer, startPostgres } from '../support/postgres-server.js'
 import { eventually, tempDir } from '../support/rig.js'
@@ -77,14 +77,18 @@ type Scene = {
 }
 const scene = {} as Scene
 
+/** History, when all of it has ended. A gateway that has just lost the database says so for a moment, and is asked again. */
 async function settled (gateway: GatewayProcess): Promise<HistoryRow[]> {
   const isOpen = ({ deliveries }: HistoryRow): boolean => deliveries.some(({ state }) => ['accepted', 'published', 'delivered'].includes(state))
-  let rows: HistoryRow[] = []
-  await eventually(async () => {
-    rows = (await gateway.client.call('GET', '/history?limit=500'))['payments'] as HistoryRow[]
-    return rows.filter(isOpen)
-  }, open => open.length === 0, 60_000)
-  return rows
+  const ask = async (): Promise<HistoryRow[] | undefined> => {
+    try {
+      return (await gateway.client.call('GET', '/history?limit=500'))['payments'] as HistoryRow[]
+    } catch (error) {
+      if (isSoundboxError(error, 'STORE_FAILED')) return undefined
+      throw error
+    }
+  }
+  return await eventually(ask, rows => rows?.every(row => !isOpen(row)) === true, 60_000) ?? []
 }
 
 /** Milliseconds until the box has spoken it. */
