@@ -57,7 +57,8 @@ async function purgeHistory ({ store, settings, nowMs, log }: HouseDeps): Promis
   if (removed > 0) log.info({ removed }, 'old history removed')
 }
 
-async function inBatches (step: () => Promise<number>): Promise<number> {
+/** Repeats a step that does PURGE_BATCH rows at most until nothing is left, or PURGE_BATCHES_MAX is reached. Returns how many rows it was. */
+export async function inBatches (step: () => Promise<number>): Promise<number> {
   let total = 0
   for (let batch = 0; batch < PURGE_BATCHES_MAX; batch++) {
     const done = await step()
