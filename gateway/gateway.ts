@@ -106,7 +106,7 @@ async function openParts ({ config, integration: settings, log, nowMs, pid }: Ga
   })
   const http = opened(await openHttpServer({
     host: config.host, port: config.httpPort, socketPath: dataDir.file('gateway.sock'), tls: config.httpTls ? tlsOf(config) : null, trustProxy: config.trustProxy,
-    operatorToken: dataDir.operatorToken, log, metrics, more: integration.more, open: integration.open,
+    signIn: integration.signIn, log, metrics, more: integration.more, open: integration.open,
     trigger: { directory, store, announce, rate: openRateLimit(nowMs), meter: metrics.meter, log, nowMs },
     admin: {
       directory, checkType: types.typeOf, checkMerchant: integration.checkMerchant, onDeviceChanged: fleet.handleChanged, onDeviceBarred: tid => { broker().disconnect(tid) },

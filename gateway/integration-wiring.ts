@@ -1,5 +1,5 @@
-// The wiring of the integration services in a running gateway: settings and the store's tables -> tokens, audit trail, issuers, inbox,
-// stand-ins, and what the rest of the gateway takes of them: routes, jobs, a core banking system for switches. Whatever is not configured
+// The wiring of the integration services in a running gateway: settings and the store's tables -> tokens and sign-in, audit trail, issuers,
+// inbox, stand-ins, and what the rest of the gateway takes of them: routes, jobs, a core banking system for switches. Whatever is not configured
 // is off: its routes answer PROVIDER_CONFIG, its jobs have nothing to do.
 import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
@@ -15,6 +15,7 @@ import { inboundRoutes } from './http/inbound-routes.js'
 import { integrationAdminRoutes } from './http/integration-admin-routes.js'
 import { integrationRoutes } from './http/integration-routes.js'
 import type { GaugeReader } from './http/metrics.js'
+import { openSignIn, type SignIn } from './http/sign-in.js'
 import { type Audit, openAudit } from './integration/audit.js'
 import { CALLS_KEEP_MS } from './integration/calls.js'
 import type { IntegrationSettings } from './integration/config.js'
@@ -25,6 +26,7 @@ import { generateSimulatedCbsReport } from './integration/report.js'
 import { openSimulator, type Simulator } from './integration/simulation/index.js'
 import { smtpTransport } from './integration/smtp-mailer.js'
 import { openTokens, type Tokens } from './integration/tokens.js'
+import { openTotp } from './integration/totp.js'
 import { type Cbs, openCbsTransport, servicesCbs } from './iso8583/cbs.js'
 import { parseTarget } from './iso8583/target.js'
 import { inBatches, PURGE_BATCH } from './jobs/house-jobs.js'
@@ -47,6 +49,7 @@ export type IntegrationParts = {
   cbs: Cbs | undefined
   withStandIns: MerchantSide['withStandIns']
   checkMerchant: MerchantSide['checkMerchant']
+  signIn: SignIn
   jobs: readonly Job[]
   /** Routes that sign in by token or signature, and those for operators. */
   open: readonly Register[]
@@ -89,7 +92,9 @@ async function openParts (deps: IntegrationPartsDeps, closers: (() => Promise<vo
   const merchants = await openMerchantSide({ ...deps, records, integration, sealKey: key('merchant-side') })
   closers.push(merchants.close)
   const mail = openDayMail({ config, store, directory: deps.directory, fallback: deps.fallback, presenceOf: deps.presenceOf, records, auditKey: key('audit'), integration, nowMs, log })
+  const totp = openTotp({ store: records.totp, key: key('totp'), config: settings.totp, nowMs })
   return {
+    signIn: await openSignIn({ operatorToken: dataDir.operatorToken, tokens, totp, nowMs }),
     cbs: integration.transports().cbs === undefined ? undefined : servicesCbs(integration.forBackground('iso8583')),
     withStandIns: merchants.withStandIns,
     checkMerchant: merchants.checkMerchant,
