@@ -21,7 +21,8 @@ export function addAccessCommands (program: Command, context: Context): void {
 function addTokenCommands (program: Command, { client, output }: Context): void {
   const token = program.command('token').description('tokens of partners (/api/v1/integration) and of operators (/api/v1/admin)')
   token.command('create').description('make a token; it is shown once').argument('<name>', 'for people')
-    .option('--kind <kind>', 'partner or operator', 'partner').option('--days <count>', 'how long it lives', '365').option('--role <role>', 'a usual set of permissions: partner, lookup, …')
+    .option('--kind <kind>', 'partner or operator', 'partner').option('--days <count>', 'how long it lives', '365')
+    .option('--role <role>', 'a usual set of permissions: partner, lookup, messenger, onboarding, viewer, operator, auditor, admin')
     .option('--permission <name...>', 'or the permissions one by one').option('--rate <perMinute>', 'calls a minute')
     .action(async (name: string, options: Row) => {
       output().one(await client().call('POST', '/tokens', {
@@ -32,7 +33,8 @@ function addTokenCommands (program: Command, { client, output }: Context): void 
   token.command('list').description('all tokens, without their secrets').action(async () => {
     const { tokens } = await client().call('GET', '/tokens')
     const rows = (tokens as (Row & { permissions: string[] })[]).map(row => ({
-      ...row, may: row.permissions.length > SHOWN_PERMISSIONS ? `${row.permissions.length} services` : row.permissions.join(' '), expiresAt: timeOf(row['expiresAt']), revokedAt: timeOf(row['revokedAt']), lastUsedAt: timeOf(row['lastUsedAt'])
+      ...row, may: row.permissions.length > SHOWN_PERMISSIONS ? `${row.permissions.length} permissions` : row.permissions.join(' '),
+      expiresAt: timeOf(row['expiresAt']), revokedAt: timeOf(row['revokedAt']), lastUsedAt: timeOf(row['lastUsedAt'])
     }))
     output().rows(rows, { id: 'id', kind: 'kind', name: 'name', may: 'may', expiresAt: 'expires', revokedAt: 'revoked', lastUsedAt: 'last used' })
   })
