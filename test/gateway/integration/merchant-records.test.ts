@@ -7,7 +7,7 @@ import { openSignIn, permissionOf, SESSION_LIFE_MS, SESSIONS_MAX } from '../../.
 import { PERMISSIONS } from '../../../gateway/integration/permissions.js'
 import { openTokens } from '../../../gateway/integration/tokens.js'
 import { openTotp, totpCode } from '../../../gateway/integration/totp.js'
-import { dayBefore, dayTotals } from '../../../gateway/day-mail.js'
+import { dayBefore, type DayMailDeps, dayTotals, openDayMail } from '../../../gateway/day-mail.js'
 import { openStandInBook, type StandInBookDeps } from '../../../gateway/stand-in-book.js'
 import type { Delivery, StoredPayment } from '../../../gateway/store/contract.js'
 import type { InboundRow, StandInRow } from '../../../gateway/store/integration-records.js'
@@ -155,7 +155,8 @@ t.test('a payment is planned when it was recorded, told or not, and sent once un
     t.equal(sent.length, 2, JSON.stringify(row))
   }
   heard.row = { reversedAt: null, deliveries: [{ state: 'expired' } as Delivery, { state: 'muted' } as Delivery] }
-  await announcing({ ...PAYMENT, transactionId: 'unheard', acceptedAt: time.nowMs - 3_999 })(order)
+  time.nowMs += 10_000
+  await announcing({ ...PAYMENT, transactionId: 'unheard', acceptedAt: time.nowMs - 4_000 })(order)
   await book.standIns.run()
   t.equal(sent.length, 3)
   t.match(await book.newest(1), [{ transactionId: 'unheard', state: 'sent', to: '9100****0001' }])
@@ -273,4 +274,39 @@ t.test('the totals of a day come from history, fleet and trail', async t => {
     banks: [{ name: 'idfc', payments: 0, failed: 1 }, { name: 'pnb', payments: 4, amountMinor: 7_600, reversed: 1 }], latency: { p50Ms: 640, p99Ms: 30_000 },
     deliveries: { spoken: 2, expired: 1, open: 1, failed: 0 }, devices: { active: 3, silent: ['B'] }, standIns: { sent: 1, failed: 0 }, fallback: { waiting: 7 }, audit: { ok: true }
   })
+})
+
+t.test('the daily mail goes once a day, again after a failure with the same content, and not without a mail server', async t => {
+  const sent: { client_ref: string, text: string }[] = []
+  const fault: { code?: 'PROVIDER_UNAVAILABLE' | 'ALREADY_EXISTS' } = {}
+  const time = { nowMs: Date.UTC(2026, 0, 6, 2) }
+  let waiting = 0
+  const call = async (_service: string, input: { client_ref: string, text: string }): Promise<void> => {
+    sent.push(input)
+    if (fault.code !== undefined) throw new SoundboxError(fault.code, 'x')
+  }
+  const log = keepingLog()
+  const deps = {
+    config: { host: '127.0.0.1', reportTo: ['ops@example.invalid'], reportCron: '0 7 * * *', utcOffsetMinutes: 330 }, store: { queryHistory: async () => ({ rows: [], next: null }) },
+    fallback: { depth: () => ++waiting }, records: { audit, standIns }, auditKey: KEY, directory: { devices: () => [] }, presenceOf: () => undefined, nowMs: () => time.nowMs, log,
+    integration: { forBackground: () => ({ call }), transports: () => ({ email: { kind: 'smtp', name: 'smtp' } }) }
+  } as unknown as DayMailDeps
+  const run = openDayMail(deps).jobs[0]!.run
+  fault.code = 'PROVIDER_UNAVAILABLE'
+  await t.rejects(run(), { code: 'PROVIDER_UNAVAILABLE' })
+  delete fault.code
+  await run()
+  await run()
+  t.equal(sent.length, 2)
+  t.same(sent[0], sent[1], 'the totals are those of the first try')
+  t.match(sent[0], { client_ref: 'daily-2026-01-05', to: ['ops@example.invalid'] })
+  time.nowMs += 86_400_000
+  await run()
+  t.equal(sent.at(-1)?.client_ref, 'daily-2026-01-06')
+  fault.code = 'ALREADY_EXISTS'
+  await openDayMail(deps).jobs[0]!.run()
+  t.match(log.lines.at(-2), { level: 'warn', fields: { clientRef: 'daily-2026-01-06' } }, 'an earlier life has sent it')
+  t.same(openDayMail({ ...deps, config: { ...deps.config, reportTo: [] } }).jobs, [])
+  const noMail = { ...deps.integration, transports: () => ({}) } as unknown as DayMailDeps['integration']
+  t.throws(() => openDayMail({ ...deps, integration: noMail }), { code: 'CONFIG_INVALID', message: /SOUNDBOX_REPORT_TO/ })
 })
