@@ -230,7 +230,20 @@ function temporalConfig (read: Reader): TemporalCBSConfig {
 
 function pushConfig (read: Reader, base: IntegrationConfig): FirebaseFCMConfig {
   const serviceAccount = read.secret('SERVICE_ACCOUNT')
-  return { ...base, provider: base.provider ?? (serviceAccount === undefined ? undefined : 'fcm'), serviceAccount }
+  const project = serviceAccount === undefined ? undefined : projectOf(serviceAccount)
+  return {
+    ...base, provider: base.provider ?? (serviceAccount === undefined ? undefined : 'fcm'), serviceAccount, params: { ...(project === undefined ? {} : { project }), ...base.params }
+  }
+}
+
+/** The project that the account belongs to; a file that cannot be read is reported when it signs. */
+function projectOf (account: Secret): string | undefined {
+  try {
+    const { project_id: id } = JSON.parse(account.reveal()) as { project_id?: unknown }
+    return typeof id === 'string' && id !== '' ? id : undefined
+  } catch {
+    return undefined
+  }
 }
 
 function kycConfig (read: Reader, base: IntegrationConfig): DiditAPIConfig {

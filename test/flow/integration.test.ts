@@ -31,7 +31,9 @@ type Answer = { status: number, body: Record<string, unknown>, headers: Headers,
 async function ask (rig: Rig, path: string, options: { token?: string, body?: unknown, headers?: Record<string, string>, method?: string } = {}): Promise<Answer> {
   const response = await fetch(`${rig.url}/api/v1${path}`, {
     method: options.method ?? (options.body === undefined ? 'GET' : 'POST'),
-    headers: { ...(options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }), ...(options.body === undefined ? {} : { 'content-type': 'application/json' }), ...options.headers },
+    headers: {
+      ...(options.token === undefined ? {} : { authorization: `Bearer ${options.token}` }), ...(options.body === undefined ? {} : { 'content-type': 'application/json' }), ...options.headers
+    },
     ...(options.body === undefined ? {} : { body: typeof options.body === 'string' ? options.body : JSON.stringify(options.body) })
   })
   const bytes = Buffer.from(await response.arrayBuffer())
@@ -149,7 +151,8 @@ t.test('no box has spoken: one SMS; it has: none; also across a restart', async 
   for (const merchant of ['loud@upi', 'quiet@upi']) {
     t.equal((await soundbox(rig.client, 'merchant', 'stand-in', 'set', '--bank', 'bank', '--merchant', merchant, '--channel', 'sms', '--to', `+${PHONE}`, '--after', '20')).code, 0)
   }
-  t.match(await soundbox(rig.client, 'merchant', 'stand-in', 'set', '--bank', 'bank', '--merchant', 'loud@upi', '--channel', 'email', '--to', 'a@b.example'), { code: 1, err: { error: 'PROVIDER_CONFIG' } })
+  const byMail = ['--bank', 'bank', '--merchant', 'loud@upi', '--channel', 'email', '--to', 'a@b.example']
+  t.match(await soundbox(rig.client, 'merchant', 'stand-in', 'set', ...byMail), { code: 1, err: { error: 'PROVIDER_CONFIG' } })
   await rig.trigger(bank, payment('LOUD-1', '19.00', 'loud@upi'))
   await rig.trigger(bank, payment('QUIET-1', '19.00', 'quiet@upi'))
   await box.hasSpoken(1)

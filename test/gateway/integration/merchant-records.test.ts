@@ -245,7 +245,8 @@ t.test('every route of the operator needs a permission that exists, and an unkno
   for (const [method, path, needed] of [
     ['GET', '/banks', 'fleet_read'], ['POST', '/banks/:id/rotate-key', 'bank_manage'], ['GET', '/devices/:tid', 'fleet_read'], ['PATCH', '/devices/:tid', 'fleet_manage'],
     ['PUT', '/merchants/stand-in', 'fleet_manage'], ['GET', '/stand-ins', 'fleet_read'], ['GET', '/history', 'history_read'], ['GET', '/tail', 'history_read'], ['GET', '/status', 'metrics_read'],
-    ['GET', '/integration', 'metrics_read'], ['POST', '/audit/verify', 'audit_read'], ['GET', '/tokens', 'token_manage'], ['POST', '/totp/disable', 'token_manage'], ['GET', '/anything', 'token_manage']
+    ['GET', '/integration', 'metrics_read'], ['POST', '/audit/verify', 'audit_read'], ['GET', '/tokens', 'token_manage'],
+    ['POST', '/totp/disable', 'token_manage'], ['GET', '/anything', 'token_manage']
   ] as const) {
     t.equal(permissionOf(method, `/api/v1/admin${path}`), needed, `${method} ${path}`)
     t.ok(PERMISSIONS.includes(needed))
@@ -266,7 +267,8 @@ t.test('the totals of a day come from history, fleet and trail', async t => {
   ])
   await standIns.record(standIn('s-1', { state: 'sent', acceptedAt: 1_500 }))
   const totals = await dayTotals({
-    config: { host: '127.0.0.1' }, store: { queryHistory: async (query: { cursor?: string }) => pages.get(query.cursor)! }, fallback: { depth: () => 7 }, records: { audit, standIns }, auditKey: KEY,
+    config: { host: '127.0.0.1' }, store: { queryHistory: async (query: { cursor?: string }) => pages.get(query.cursor)! }, fallback: { depth: () => 7 }, records: { audit, standIns },
+    auditKey: KEY,
     directory: { devices: () => [{ tid: 'A', status: 'active' }, { tid: 'B', status: 'active' }, { tid: 'C', status: 'inactive' }, { tid: 'D', status: 'active' }] },
     presenceOf: (tid: string) => ({ A: { seenAt: 1_000, online: false }, D: { seenAt: 0, online: true } } as Record<string, object>)[tid]
   } as unknown as Parameters<typeof dayTotals>[0], '1970-01-01', 1_000)
