@@ -14,7 +14,7 @@ import { parseServiceAccount } from './fallback/pubsub-rest.js'
 import { openSpool } from './fallback/spool.js'
 import { openDeviceTypes, parseDeviceTypes } from './fleet/device-types.js'
 import { openFleet } from './fleet/fleet.js'
-import { type Metrics, openMetrics } from './http/metrics.js'
+import { type GaugeReader, type Metrics, openMetrics } from './http/metrics.js'
 import { openHttpServer } from './http/server.js'
 import { openHandlers } from './iso8583/handlers.js'
 import { openIntegrationParts } from './integration-wiring.js'
@@ -89,17 +89,10 @@ async function openParts ({ config, integration: settings, log, nowMs, pid }: Ga
   await heart.resume()
   const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: isShared ? { ...config, backupKeep: 0 } : config, nowMs, log })
   const jobs = opened(startJobs([...table, ...integration.jobs], { store, schedule: scheduleCron, nowMs, log }))
+  closers.push(integration.stop)
   const iso = await openIso({ config, heart, announce, cbs: integration.cbs ?? simulatedCbs(nowMs), directory, store, fallback, metrics, nowMs, log })
   if (iso !== undefined) opened(iso)
-  metrics.addGauges([
-    ...integration.gauges,
-    { name: 'soundbox_devices_connected', help: 'soundboxes connected', read: () => broker().stats().connected },
-    { name: 'soundbox_pump_waiting', help: 'announcements that wait in memory', read: () => heart.depth().waiting },
-    { name: 'soundbox_pump_in_flight', help: 'announcements sent and not yet received', read: () => heart.depth().inFlight },
-    { name: 'soundbox_vendor_waiting', help: 'announcements that wait for a vendor server', read: () => heart.depth().vendorWaiting },
-    { name: 'soundbox_store_queue', help: 'writes that wait for the database', read: () => store.stats().writeQueue },
-    { name: 'soundbox_fallback_depth', help: 'records that wait in the fallback', read: () => fallback.depth() }
-  ])
+  metrics.addGauges([...integration.gauges, ...houseGauges({ broker, heart, store, fallback })])
   const status = async (): Promise<object> => ({
     broker: broker().stats(), store: store.stats(), fallbackDepth: fallback.depth(), pump: heart.depth(), jobs: jobs.report(), iso: iso?.stats() ?? null,
     banks: directory.banks().length, devices: directory.devices().length
@@ -120,6 +113,18 @@ async function openParts ({ config, integration: settings, log, nowMs, pid }: Ga
   dataDir.writePorts({ ...ports, pid })
   log.info({ ...ports, dataDir: config.dataDir }, 'gateway ready')
   return ports
+}
+
+/** Read when somebody looks. */
+function houseGauges ({ broker, heart, store, fallback }: { broker: () => Broker, heart: Heart, store: Store, fallback: Fallback }): readonly GaugeReader[] {
+  return [
+    { name: 'soundbox_devices_connected', help: 'soundboxes connected', read: () => broker().stats().connected },
+    { name: 'soundbox_pump_waiting', help: 'announcements that wait in memory', read: () => heart.depth().waiting },
+    { name: 'soundbox_pump_in_flight', help: 'announcements sent and not yet received', read: () => heart.depth().inFlight },
+    { name: 'soundbox_vendor_waiting', help: 'announcements that wait for a vendor server', read: () => heart.depth().vendorWaiting },
+    { name: 'soundbox_store_queue', help: 'writes that wait for the database', read: () => store.stats().writeQueue },
+    { name: 'soundbox_fallback_depth', help: 'records that wait in the fallback', read: () => fallback.depth() }
+  ]
 }
 
 async function openFallback (config: GatewayConfig, dir: string, log: Log, nowMs: () => number): Promise<Fallback> {

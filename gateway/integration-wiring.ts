@@ -55,6 +55,8 @@ export type IntegrationParts = {
   open: readonly Register[]
   more: readonly Register[]
   gauges: readonly GaugeReader[]
+  /** Nothing more is begun; resolves when what runs has ended. Before the jobs are closed, which wait for a whole run. */
+  stop: () => Promise<void>
   close: () => Promise<void>
 }
 
@@ -107,7 +109,8 @@ async function openParts (deps: IntegrationPartsDeps, closers: (() => Promise<vo
       app => integrationAdminRoutes(app, { tokens, audit: flushed(records.audit, audit), auditKey: key('audit'), integration }),
       merchants.routes
     ],
-    gauges: gaugesOf(integration, audit)
+    gauges: gaugesOf(integration, audit),
+    stop: merchants.close
   }
 }
 
@@ -153,10 +156,10 @@ type JobParts = { deps: IntegrationPartsDeps, records: IntegrationStore, integra
 function integrationJobs ({ deps: { config, nowMs, log }, records, integration, tokens }: JobParts): readonly Job[] {
   const keptSince = (): number => nowMs() - config.retentionDays * DAY_MS
   return [
-    { name: 'provider-settle', cron: '*/30 * * * * *', what: 'ask providers about calls of unknown state', run: async () => { await integration.settleDue() } },
-    { name: 'token-uses', cron: '40 * * * * *', what: 'write when tokens were used last', run: tokens.flushUses },
+    { name: 'provider-settle', isLocal: true, cron: '*/30 * * * * *', what: 'ask providers about calls of unknown state', run: async () => { await integration.settleDue() } },
+    { name: 'token-uses', isLocal: true, cron: '40 * * * * *', what: 'write when tokens were used last', run: tokens.flushUses },
     {
-      name: 'provider-retention', cron: '0 45 3 * * *', what: 'forget provider calls after a week, messages and stand-ins with the history', async run () {
+      name: 'provider-retention', isLocal: true, cron: '0 45 3 * * *', what: 'forget provider calls after a week, messages and stand-ins with the history', async run () {
         const calls = await inBatches(() => records.calls.purge(nowMs() - CALLS_KEEP_MS, PURGE_BATCH))
         const messages = await inBatches(() => records.inbound.purge(keptSince(), PURGE_BATCH))
         const standIns = await inBatches(() => records.standIns.purge(keptSince(), PURGE_BATCH))

@@ -53,8 +53,8 @@ export async function openMerchantSide (deps: MerchantSideDeps): Promise<Merchan
     withStandIns: book.wrap,
     checkMerchant: (of, form) => checkBeforeMapping(deps, of, form),
     jobs: [
-      { name: 'provider-messages', cron: '*/5 * * * * *', what: 'process what providers sent', run: inbound.run },
-      { name: 'stand-ins', cron: '* * * * * *', what: 'send SMS, push or e-mail where no box has spoken', run: book.standIns.run }
+      { name: 'provider-messages', isLocal: true, cron: '*/5 * * * * *', what: 'process what providers sent', run: inbound.run },
+      { name: 'stand-ins', isLocal: true, cron: '* * * * * *', what: 'send SMS, push or e-mail where no box has spoken', run: book.standIns.run }
     ],
     routes: app => merchantRoutes(app, {
       policies: book.policies, setPolicy: book.setPolicy, removePolicy: book.removePolicy, newestStandIns: book.newest, check,

@@ -46,7 +46,7 @@ export async function openSignIn (deps: SignInDeps): Promise<SignIn> {
       const given = bearerOf(request)
       if (given.startsWith('sbs_') && sessions.isLive(given)) return
       if (isSameSecret(given, deps.operatorToken)) {
-        if (isGuarded) throw new SoundboxError('TOTP_INVALID', 'a one-time code is needed: send it to POST /api/v1/admin/session')
+        if (isGuarded) throw codeNeeded()
         return
       }
       const admission = deps.tokens.admit(request.headers.authorization, request.ip)
@@ -59,7 +59,8 @@ export async function openSignIn (deps: SignInDeps): Promise<SignIn> {
       const hooks = { onRequest: async (request: FastifyRequest) => { needOperator(request) }, preValidation: async (request: FastifyRequest) => { request.body ??= {} } }
       app.post('/session', { ...hooks, schema: { tags: ['sign-in'], summary, body: SessionBody } }, async request => {
         const { code } = request.body as Static<typeof SessionBody>
-        if (isGuarded) await deps.totp.verify(OPERATOR, code ?? '')
+        if (isGuarded && code === undefined) throw codeNeeded() // No try: a page may ask first whether a code is needed.
+        if (isGuarded && code !== undefined) await deps.totp.verify(OPERATOR, code)
         return sessions.open()
       })
       app.delete('/session', { schema: { tags: ['sign-in'], summary: 'End the session whose token is sent' } }, async (request, reply) => {
@@ -101,6 +102,10 @@ function openSessions (nowMs: () => number): { open: () => { token: string, expi
     isLive: token => nowMs() < (ends.get(hashOf(token)) ?? 0),
     end: token => { ends.delete(hashOf(token)) }
   }
+}
+
+function codeNeeded (): SoundboxError {
+  return new SoundboxError('TOTP_INVALID', 'a one-time code is needed: send it to POST /api/v1/admin/session')
 }
 
 function bearerOf (request: FastifyRequest): string {

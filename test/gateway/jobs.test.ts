@@ -23,6 +23,15 @@ function openTable (jobs: readonly Job[]) {
   return { clock, store, log, fire, stopped, table }
 }
 
+t.test('a job of what this node alone has runs whoever holds the lock', async t => {
+  const ran: string[] = []
+  const job = (name: string, more: Partial<Job> = {}): Job => ({ name, cron: name, what: name, run: async () => { ran.push(name) }, ...more })
+  const table = startJobs([job('shared'), job('local', { isLocal: true })], { store: { exclusively: async () => false }, log: collectLog(), nowMs: () => 0, schedule: () => ({ stop: () => {} }) })
+  for (const name of ['shared', 'local']) t.equal(await table.runNow(name), true)
+  t.same(ran, ['local'])
+  await table.close()
+})
+
 t.test('a job runs at its time, never beside itself, and its failure is told and tried again', async t => {
   let running = 0
   let most = 0
