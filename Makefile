@@ -4,6 +4,8 @@ TAP := node_modules/.bin/tap
 FILE ?= dist/test/tidy.test.js
 SEEDS ?= 3
 N ?= 100
+# Their secrets; in a file for each N, as they are told once.
+BOXES = data/sim-$(N).jsonl
 
 .PHONY: help install build check test test-one test-system flow fuzz bench run agent sim fleet clean
 
@@ -47,11 +49,14 @@ run: build ## start everything, post one encrypted trigger, hear two soundboxes;
 agent: build ## a device agent; settings in README
 	node dist/device-agent/main.js
 
-sim: build ## one simulated soundbox
-	node dist/firmware-sim/main.js mqtt --devices 1
+sim: build $(BOXES) ## one simulated soundbox of the running `make run`
+	node dist/firmware-sim/main.js mqtt --credentials $(BOXES) --devices 1
 
-fleet: build ## N simulated soundboxes: make fleet N=100
-	node dist/firmware-sim/main.js mqtt --devices $(N)
+fleet: build $(BOXES) ## N simulated soundboxes of the running `make run`: make fleet N=100
+	node dist/firmware-sim/main.js mqtt --credentials $(BOXES) --devices $(N)
+
+$(BOXES): | build
+	umask 077; mkdir -p $(@D) && node dist/gateway/cli/main.js device add SIM$(N) --count $(N) --bank demo --json > $@.new && mv $@.new $@
 
 clean: ## remove what was built; data/ stays
 	rm -rf dist .tap

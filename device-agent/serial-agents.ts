@@ -47,6 +47,7 @@ export function openSerialAgents (options: SerialAgentsOptions): SerialAgents {
       const seat = seats.get(tid)
       if (seat !== undefined) takeStatus(seat, status)
     },
+    onLate: (tid, { id, result, reason }) => { log.warn({ tid, id, result, reason }, 'soundbox told how a request ended after it was given up') },
     onLost: tid => {
       const seat = seats.get(tid)
       if (seat === undefined || isClosed) return

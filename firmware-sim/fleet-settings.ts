@@ -50,7 +50,7 @@ export function fleetHelp (): string {
   return [
     'soundbox sim mqtt: simulated soundboxes that connect, speak and fail as real ones do, and a report of what they heard.',
     '',
-    'Usage: for n in 1 2 3; do soundbox device add SIM-000$n --json; done > boxes.jsonl',
+    'Usage: soundbox device add SIM --count 3 --bank demo --json > boxes.jsonl',
     '       soundbox sim mqtt --credentials boxes.jsonl --faults reboot=0.01',
     '',
     ...rows,

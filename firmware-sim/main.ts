@@ -45,7 +45,7 @@ async function runMqtt (argv: readonly string[]): Promise<number> {
 /** The serial parts need a native package: only who asks for them loads them. */
 async function runSerial (argv: readonly string[]): Promise<number> {
   const { parseSerialSettings, serialHelp } = await import('./serial-settings.js')
-  const settings = parseSerialSettings(argv)
+  const settings = parseSerialSettings(argv, path => readFileSync(path, 'utf8'))
   if (settings === undefined) {
     process.stdout.write(`${serialHelp()}\n`)
     return 0

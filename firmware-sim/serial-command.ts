@@ -16,8 +16,8 @@ export type RunningSim = {
 
 /** Starts the boxes, prints `port PATH TID` for each and `heard …` for every sound. Throws SERIAL_UNAVAILABLE. */
 export function runSerialCommand (settings: SerialSettings, { timers, print }: SerialCommandDeps): RunningSim {
-  const { dfplayers, ...simOptions } = settings
-  const sim = startSerialSim({ ...simOptions, timers, onSound: (tid, sound) => { print(`heard ${tid} ${heardLine(sound)}`) } })
+  const { dfplayers, makerKey, ...simOptions } = settings
+  const sim = startSerialSim({ ...simOptions, ...(makerKey === undefined ? {} : { makerKey }), timers, onSound: (tid, sound) => { print(`heard ${tid} ${heardLine(sound)}`) } })
   const modules: { path: string, close: () => void }[] = []
   const close = (): void => {
     sim.close()

@@ -20,10 +20,28 @@ const ALL_WHITE_SPACE = /[\t\n\r ]+/g
 const EPOCH_SECONDS = /^\d{10}$/
 const EPOCH_MILLISECONDS = /^\d{13}$/
 const MARK_HEX_DIGITS = 32
+/** Random bytes are asked of the system in blocks: one call for many messages. */
+const RANDOM_BLOCK_BYTES = 4096
 
 export type EnvelopeKey = { profile: Exclude<CipherProfile, 'none'>, key: Buffer, passKey: string }
 /** `mark`: 32 hex digits that name these encrypted bytes whatever their base64 spelling, IV or tail; see `markOf`. */
 export type Opened = { value: Record<string, unknown>, mark: string }
+
+const freshBytes = makeRandomSource()
+
+/** Bytes of a block are given out once. */
+function makeRandomSource (): (count: number) => Buffer {
+  let block = Buffer.alloc(0)
+  let used = 0
+  return count => {
+    if (used + count > block.length) {
+      block = randomBytes(RANDOM_BLOCK_BYTES)
+      used = 0
+    }
+    used += count
+    return block.subarray(used - count, used)
+  }
+}
 
 /** The bytes of a base64 text; white space inside is allowed, any other foreign character or wrong padding gives undefined. */
 export function decodeBase64 (text: string): Buffer | undefined {
@@ -40,11 +58,11 @@ export function parseKey (text: string): Buffer | undefined {
 /** Encrypts UTF-8 text. `iv` is for vectors only: leave it out, and fresh random bytes are used. */
 export function sealEnvelope (how: EnvelopeKey, text: string, iv?: Buffer): string {
   if (how.profile === 'aes-256-cbc') {
-    const start = iv ?? randomBytes(IV_BYTES)
+    const start = iv ?? freshBytes(IV_BYTES)
     const cipher = createCipheriv('aes-256-cbc', how.key, start)
     return Buffer.concat([start, cipher.update(text, 'utf8'), cipher.final()]).toString('base64')
   }
-  const nonce = iv ?? randomBytes(NONCE_BYTES)
+  const nonce = iv ?? freshBytes(NONCE_BYTES)
   const cipher = createCipheriv('aes-256-gcm', how.key, nonce, { authTagLength: TAG_BYTES })
   cipher.setAAD(Buffer.from(how.passKey, 'utf8'))
   return Buffer.concat([nonce, cipher.update(text, 'utf8'), cipher.final(), cipher.getAuthTag()]).toString('base64')

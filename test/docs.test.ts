@@ -4,6 +4,8 @@ import { Command } from 'commander'
 import t from 'tap'
 import { ERRORS } from '../protocol/index.js'
 import { addAdminCommands } from '../gateway/cli/admin-commands.js'
+import { addFieldCommands } from '../gateway/cli/field-commands.js'
+import { addIsoCommands } from '../gateway/cli/iso.js'
 import { EXIT } from '../gateway/cli/output.js'
 import { SETTINGS } from '../gateway/config.js'
 
@@ -40,14 +42,18 @@ t.test('every make target that a page names is there', async t => {
 
 t.test('every command and exit code that the page names is there', async t => {
   const program = new Command()
-  addAdminCommands(program, { client: () => { throw new Error('not called') }, output: () => { throw new Error('not called') }, interrupted: () => AbortSignal.abort() })
+  const notCalled = (): never => { throw new Error('not called') }
+  const context = { client: notCalled, output: notCalled, interrupted: () => AbortSignal.abort() }
+  addAdminCommands(program, context)
+  addFieldCommands(program, { ...context, dist: '', env: {}, dataDir: notCalled, runProgram: notCalled })
+  addIsoCommands(program, context)
   const names = new Map(program.commands.map(command => [command.name(), command.commands.map(child => child.name())]))
   for (const [cell = ''] of tableAfter('## The command')) {
     for (const [, words = ''] of cell.matchAll(/`([^`]+)`/g)) {
       const [first = '', ...rest] = words.split(/[ ,]+/)
       const children = names.get(first)
       if (children === undefined || children.length === 0) continue
-      for (const child of rest.filter(word => /^[a-z-]+$/.test(word))) t.ok(children.includes(child), `soundbox ${first} ${child}`)
+      for (const child of rest.filter(word => /^[a-z][a-z-]+$/.test(word))) t.ok(children.includes(child), `soundbox ${first} ${child}`)
     }
   }
   const listed = /Exit codes: (.*)\./.exec(README)?.[1] ?? ''

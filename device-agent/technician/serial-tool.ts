@@ -1,5 +1,5 @@
 // What a technician does with a box on a serial cable: look for it, ask who it is, watch the line, write its identity and let it say a
-// code that proves which box that was.
+// code that proves which box that was, bring new firmware into it.
 import { randomBytes } from 'node:crypto'
 import {
   type Announcement, BAUD_RATE_DEFAULT, type BoxCredentials, type BoxHello, type BoxStatus, decodeSerialMessage, describeSerialMessage, type FrameEvent, type Language, type Log,
@@ -16,7 +16,7 @@ export const CODE_TTL_MS = 30_000
 export type ToolDeps = { timers: Timers, log: Log, openPort?: OpenPort }
 export type PortChoice = { path: string, baudRate?: number | undefined }
 export type Probe = { path: string, baudRate: number, hello: BoxHello, status: BoxStatus | null }
-type Talk = { box: SerialBox, hello: BoxHello, status: () => BoxStatus | null }
+type Talk = { box: SerialBox, hello: BoxHello, latest: () => BoxHello, status: () => BoxStatus | null }
 
 /** Who is behind the port. Throws SERIAL_UNAVAILABLE (the port), SERIAL_TIMEOUT (nobody answers at this speed). */
 export async function probePort (choice: PortChoice, deps: ToolDeps): Promise<Probe> {
@@ -66,6 +66,15 @@ export async function provisionBox (choice: PortChoice, deps: ToolDeps, wish: { 
   })
 }
 
+/** Brings a signed image into the box and waits until it runs it for good. Throws FIRMWARE_INVALID (refused, went back), SERIAL_TIMEOUT. */
+export async function updateBox (choice: PortChoice, deps: ToolDeps, wish: { image: Buffer, force: boolean, onProgress: (done: number, total: number) => void }): Promise<Probe> {
+  const { image, force, onProgress } = wish
+  return await withBox(choice, deps, async ({ box, latest, status }) => {
+    await box.updateFirmware(image, { force, onProgress })
+    return { path: choice.path, baudRate: choice.baudRate ?? BAUD_RATE_DEFAULT, hello: latest(), status: status() }
+  })
+}
+
 function codeAnnouncement (code: number, language: Language, nowMs: number): Parameters<SerialBox['announce']>[0] {
   const announcement: Announcement = {
     v: 1, id: randomBytes(16).toString('hex'), seq: 0, kind: 'prompt', amountMinor: 0, currency: 'INR', language, issuedAt: nowMs, expiresAt: nowMs + CODE_TTL_MS, prompt: 'code', count: code
@@ -76,13 +85,14 @@ function codeAnnouncement (code: number, language: Language, nowMs: number): Par
 
 async function withBox<T> (choice: PortChoice, deps: ToolDeps, work: (talk: Talk) => Promise<T>): Promise<T> {
   let status: BoxStatus | null = null
+  let latest: BoxHello | undefined
   let greet = (_hello: BoxHello): void => {}
   const greeted = new Promise<BoxHello>(resolve => { greet = resolve })
-  const box = openSerialBox({ ...boxOptions(choice, deps), onHello: hello => { greet(hello) }, onStatus: news => { status = news }, onLost: () => {} })
+  const box = openSerialBox({ ...boxOptions(choice, deps), onHello: hello => { greet(latest = hello) }, onStatus: news => { status = news }, onLost: () => {} })
   try {
     const hello = await Promise.race([greeted, pause(deps.timers, PROBE_TIMEOUT_MS).then(() => undefined)])
     if (hello === undefined) throw box.error() ?? new SoundboxError('SERIAL_TIMEOUT', `no soundbox answers on ${choice.path} at ${choice.baudRate ?? BAUD_RATE_DEFAULT} baud`)
-    return await work({ box, hello, status: () => status })
+    return await work({ box, hello, latest: () => latest ?? hello, status: () => status })
   } finally {
     await box.close()
   }

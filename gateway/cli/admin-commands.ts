@@ -7,6 +7,9 @@ import { type Context, type Row, wholeNumber } from './context.js'
 import { addMerchantCommands } from './merchant-commands.js'
 import type { Output } from './output.js'
 
+const DEVICE_TYPE = 'SB1'
+const ADD_COUNT_MAX = 9999
+
 /** Adds the commands to the program. */
 export function addAdminCommands (program: Command, context: Context): void {
   addBankCommands(program, context)
@@ -43,9 +46,10 @@ function addDeviceCommands (program: Command, context: Context): void {
   const { client, output } = context
   const device = program.command('device').description('soundboxes')
   addBoxCommands(device, context)
-  device.command('add').description('add a soundbox; its secrets are shown once').argument('<tid>', 'serial number')
-    .requiredOption('--type <type>', 'device type, as QS1').option('--language <name>', 'as ENGLISH or HINDI').option('--volume <0..100>').option('--min-volume <0..100>')
-    .action(async (tid: string, options: Row) => { output().one(await client().call('POST', '/devices', { tid, type: options['type'], ...deviceSettings(options) })) })
+  device.command('add').description('add a soundbox, or many; the secrets are shown once').argument('<tid>', 'serial number; with --count its beginning: TID-0001, TID-0002, ...')
+    .option('--type <type>', 'device type, as QS1', DEVICE_TYPE).option('--language <name>', 'as ENGLISH or HINDI').option('--volume <0..100>').option('--min-volume <0..100>')
+    .option('--count <boxes>', `so many of them, up to ${ADD_COUNT_MAX}`).option('--bank <id>', 'activate each, and map it to a merchant of this bank that is named like the box: tid@upi')
+    .action(async (tid: string, options: Row) => { for (const name of tidsOf(tid, options['count'])) output().one(await addDevice(client(), name, options)) })
   device.command('list').description('all soundboxes').action(async () => {
     const { devices } = await client().call('GET', '/devices')
     output().rows(devices as Row[], { tid: 'tid', type: 'type', status: 'status', presence: 'presence', language: 'language', volume: 'volume', activatedAt: 'activated' })
@@ -59,6 +63,21 @@ function addDeviceCommands (program: Command, context: Context): void {
     .option('--language <name>').option('--volume <0..100>').option('--min-volume <0..100>').option('--display <text>')
     .option('--quiet <HH:MM-HH:MM>', 'hours in which payments are muted; "off" ends them').option('--utc-offset <minutes>', 'time zone of the quiet hours', '330')
     .action(async (tid: string, options: Row) => { output().one(await client().call('PATCH', `/devices/${encodeURIComponent(tid)}`, { ...deviceSettings(options), ...quietSettings(options) })) })
+}
+
+function tidsOf (tid: string, count: unknown): string[] {
+  if (count === undefined) return [tid]
+  const boxes = wholeNumber(count, '--count')
+  if (boxes < 1 || boxes > ADD_COUNT_MAX) throw new SoundboxError('INPUT_INVALID', `--count must be from 1 to ${ADD_COUNT_MAX}`)
+  return Array.from({ length: boxes }, (_, index) => `${tid}-${String(index + 1).padStart(4, '0')}`)
+}
+
+async function addDevice (client: Client, tid: string, options: Row): Promise<Row> {
+  const secrets = await client.call('POST', '/devices', { tid, type: options['type'], ...deviceSettings(options) })
+  if (options['bank'] === undefined) return secrets
+  await client.call('POST', `/devices/${encodeURIComponent(tid)}/activate`)
+  await client.call('POST', '/merchants/map', { bank: options['bank'], merchant: `${tid.toLowerCase()}@upi`, tid })
+  return secrets
 }
 
 /** What a technician does standing beside the box. */

@@ -19,13 +19,15 @@ const BOXES = [
   { tid: 'SB-DEMO-HI', language: 'HINDI', type: 'SB1', isSerial: false },
   { tid: 'SB-DEMO-SERIAL', language: 'ENGLISH', type: 'SB3', isSerial: true }
 ] as const
+/** A switch of the demo bank, on this machine only. */
+const DEMO_SWITCH = { name: 'demo-switch', bank: BANK, addresses: ['127.0.0.1'] }
 const START_TIMEOUT_MS = 30_000
 const SPEAK_TIMEOUT_MS = 30_000
 const STOP_TIMEOUT_MS = 15_000
 
 export type DemoDeps = { dist: string, env: Readonly<Record<string, string | undefined>>, write: (text: string) => void }
 type Running = { name: string, child: ChildProcess, ended: Promise<number> }
-type Ports = { http: number, mqtt: number }
+type Ports = { http: number, mqtt: number, iso: number | null }
 type Said = { tid: string, id: string | null, text: string, language: string, fromIssuedMs: number | null, wav: string | null }
 
 /** Resolves with the exit code once everything has stopped. */
@@ -60,7 +62,11 @@ export async function runDemo (deps: DemoDeps): Promise<number> {
 }
 
 function startGatewayProcess (deps: DemoDeps, dataDir: string): Running {
-  const env = { ...deps.env, SOUNDBOX_DATA_DIR: dataDir, SOUNDBOX_LOG_FILE: deps.env['SOUNDBOX_LOG_FILE'] ?? join(dataDir, 'gateway.log') }
+  const folder = join(dataDir, 'demo')
+  const peers = deps.env['SOUNDBOX_ISO_PEERS_FILE'] ?? join(folder, 'iso-peers.json')
+  mkdirSync(folder, { recursive: true, mode: 0o700 })
+  if (!existsSync(peers)) writeFileSync(peers, `${JSON.stringify({ peers: [DEMO_SWITCH] }, null, 2)}\n`, { mode: 0o600 })
+  const env = { ...deps.env, SOUNDBOX_DATA_DIR: dataDir, SOUNDBOX_ISO_PEERS_FILE: peers, SOUNDBOX_LOG_FILE: deps.env['SOUNDBOX_LOG_FILE'] ?? join(dataDir, 'gateway.log') }
   return start('gateway', [join(deps.dist, 'gateway/main.js')], env, () => {})
 }
 
@@ -117,7 +123,6 @@ async function waitForGateway (gateway: Running, dataDir: string): Promise<Ports
 
 /** Bank, boxes and mapping; what is there already is used, and its kept secrets with it. */
 async function provision (client: Client, folder: string): Promise<BankSecrets> {
-  mkdirSync(folder, { recursive: true, mode: 0o700 })
   const bank = await keep(join(folder, 'bank.json'), () => client.call('POST', '/banks', { id: BANK }), () => client.call('POST', `/banks/${BANK}/rotate-key`, { overlapSeconds: 0 }))
   for (const { tid, language, type } of BOXES) {
     await keep<DeviceSecrets>(join(folder, `${tid}.json`), () => client.call('POST', '/devices', { tid, type, language }), () => client.call('POST', `/devices/${tid}/rekey`))
@@ -153,7 +158,8 @@ async function waitForBoxes (client: Client, running: readonly Running[]): Promi
 function onSaid (deps: DemoDeps, said: Said[], line: string): void {
   const report = JSON.parse(line) as Said
   said.push(report)
-  const when = report.fromIssuedMs === null ? '' : `, ${report.fromIssuedMs} ms after the payment`
+  // A box knows the gateway's time to some milliseconds only.
+  const when = report.fromIssuedMs === null ? '' : `, ${Math.max(0, report.fromIssuedMs)} ms after the payment`
   const where = report.wav === null ? '' : pc.dim(`\n      ${report.wav}`)
   deps.write(`  ${pc.bold(report.tid)} said ${pc.green(`"${report.text}"`)}${when}${where}\n`)
 }
@@ -182,5 +188,8 @@ function introduction (ports: Ports, host: string, dataDir: string): string {
 function nextSteps (dataDir: string, ports: Ports): string {
   const trigger = `npx soundbox trigger --bank ${dataDir}/demo/bank.json --to http://127.0.0.1:${ports.http} --merchant ${MERCHANT} --amount 250.50`
   const where = dataDir === 'data' ? '' : ` --data-dir ${dataDir}`
-  return `\nThe next one by hand, in another terminal:\n  ${trigger}\n  ${trigger} --print curl | bash\nLook at it:\n  npx soundbox history${where}\n  npx soundbox tail${where}\nCtrl-C stops.\n\n`
+  const iso = `npx soundbox iso send --to 127.0.0.1:${ports.iso} --field 3=000000 4=000000001900 22=031 41=TERM0001 '42=${MERCHANT.padEnd(15)}' 49=356`
+  const overIso = ports.iso === null ? '' : `Or as a switch, by ISO 8583:\n  ${iso}\n`
+  const look = `Look at it:\n  npx soundbox history${where}\n  npx soundbox tail${where}\n`
+  return `\nThe next one by hand, in another terminal:\n  ${trigger}\n  ${trigger} --print curl | bash\n${overIso}${look}Ctrl-C stops.\n\n`
 }

@@ -21,8 +21,8 @@ type FieldContext = Context & { dist: string, env: Readonly<Record<string, strin
 
 /** Adds the commands; `device` is the command group they join. */
 export function addFieldCommands (program: Command, context: FieldContext): void {
-  program.command('serial').description('soundboxes on a serial cable: list, probe, monitor').allowUnknownOption().allowExcessArguments().helpOption(false)
-    .action(async (_options: unknown, command: Command) => { await context.runProgram(TOOL, command.args) })
+  program.command('serial').description('soundboxes on a serial cable: list, probe, monitor, update').allowUnknownOption().allowExcessArguments().helpOption(false)
+    .action(async (_options: unknown, command: Command) => { await context.runProgram(TOOL, context.output().json ? [...command.args, '--json'] : command.args) })
   program.command('doctor').description('what keeps this machine from working, each finding with its remedy').action(async () => {
     const findings = [...await examineGateway(context), ...await runTool(context, ['doctor', '--json'])]
     context.output().rows(findings, { check: 'check', level: 'level', found: 'found', remedy: 'remedy' })

@@ -32,7 +32,10 @@ export const DELIVERY_STATES = ['accepted', 'published', 'delivered', 'spoken', 
 export type DeliveryState = typeof DELIVERY_STATES[number]
 export const OPEN_STATES: readonly DeliveryState[] = ['accepted', 'published', 'delivered']
 
-/** True for the states that a delivery never leaves. */
+/** How a summary may end without having been heard; its members end the same way. */
+export const UNHEARD_STATES: readonly DeliveryState[] = ['expired', 'muted', 'failed']
+
+/** True for the states that a delivery never leaves, but for `summarised`, whose summary may end unheard. */
 export function isFinal (state: DeliveryState): boolean {
   return !OPEN_STATES.includes(state)
 }

@@ -1,8 +1,15 @@
 // Folds many changes of deliveries into one change a delivery: what a database then needs is one UPDATE a row. Pure.
-import { DELIVERY_STATES, type DeliveryChange, type DeliveryState, isFinal } from './contract.js'
+import { DELIVERY_STATES, type DeliveryChange, type DeliveryState, isFinal, UNHEARD_STATES } from './contract.js'
 
 /** The numbers that stand for states on disk, so that "forward" is "greater" and "open" is "< 3": the order of DELIVERY_STATES is frozen. */
 export const STATE_CODES = Object.fromEntries(DELIVERY_STATES.map((state, code) => [state, code])) as Record<DeliveryState, number>
+
+const UNHEARD_CODES: readonly number[] = UNHEARD_STATES.map(state => STATE_CODES[state])
+
+/** True for an end that the members of a summary share. */
+export function isUnheard ({ code }: FoldedStep): boolean {
+  return UNHEARD_CODES.includes(code)
+}
 
 /** All that is known at once: the furthest state, and the first time each state was told. Details come with a final state only. */
 export type FoldedStep = {

@@ -13,10 +13,12 @@ CREATE TABLE iso_reversal (
 );
 `
 
+export const FIND_TRANSACTIONS = 'SELECT transaction_id AS id FROM payment WHERE bank_id = $1 AND transaction_id COLLATE "C" >= $2 AND transaction_id COLLATE "C" < $3 ' +
+  'ORDER BY transaction_id COLLATE "C" LIMIT $4'
+
 /** Transaction ids that begin so, in the order of their bytes. */
 export async function findTransactions (db: Queryable, bankId: string, prefix: string, limit: number): Promise<string[]> {
-  const sql = 'SELECT transaction_id AS id FROM payment WHERE bank_id = $1 AND starts_with(transaction_id, $2) ORDER BY transaction_id COLLATE "C" LIMIT $3'
-  const { rows } = await db.query(sql, [bankId, prefix, limit])
+  const { rows } = await db.query(FIND_TRANSACTIONS, [bankId, prefix, `${prefix}\u{10ffff}`, limit])
   return (rows as { id: string }[]).map(row => row.id)
 }
 

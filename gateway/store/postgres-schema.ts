@@ -135,5 +135,6 @@ CREATE INDEX replay_mark_expiry ON replay_mark (expires_at);
 
 export const POSTGRES_MIGRATIONS: readonly Migration[] = [
   { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST },
-  { id: 2, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES }
+  { id: 2, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES },
+  { id: 3, name: 'payments by the beginning of their transaction id', sql: 'CREATE INDEX payment_transaction_bytes ON payment (bank_id, transaction_id COLLATE "C")' }
 ]

@@ -1,7 +1,7 @@
 // What is written to PostgreSQL: many payments or many steps as one statement, everything else as one statement a call. Rows are
 // touched in the order of their keys, so that gateways that write at once wait for each other instead of dead-locking.
 import type { DeliveryChange, NewDelivery, Payment, Recorded, StoredPayment } from './contract.js'
-import { deliveryKey, foldChanges, STATE_CODES } from './delivery-steps.js'
+import { deliveryKey, foldChanges, isUnheard, STATE_CODES } from './delivery-steps.js'
 import { isClash, type Queryable } from './postgres-open.js'
 import { findPayments } from './postgres-rows.js'
 
@@ -64,11 +64,21 @@ const STEP = `WITH step AS (
   FROM old WHERE d.id = old.id
 ) SELECT tid, "announcementId", forward AND code >= 3 AS ended FROM old`
 
+const END_MEMBERS = `WITH step AS (
+  SELECT * FROM json_to_recordset($1) AS v (tid text, "announcementId" text, code int, "finalAt" bigint, reason text)
+), due AS MATERIALIZED (
+  SELECT d.id, step.code, step."finalAt", step.reason FROM step JOIN delivery s ON s.tid = step.tid AND s.announcement_id = decode(step."announcementId", 'hex') AND s.kind = 'summary'
+    AND s.state = step.code AND s.final_at = step."finalAt"
+  JOIN delivery d ON d.summary_id = s.announcement_id AND d.tid = s.tid AND d.state = ${STATE_CODES.summarised} ORDER BY d.id FOR UPDATE OF d
+) UPDATE delivery d SET state = due.code, final_at = due."finalAt", reason = due.reason FROM due WHERE d.id = due.id`
+
 /** Returns the changes whose delivery is not there. */
 export async function stepDeliveries (db: Queryable, changes: readonly DeliveryChange[]): Promise<Counted<DeliveryChange[]>> {
   const steps = [...foldChanges(changes).values()]
   if (steps.length === 0) return { value: [], payments: 0, open: 0 }
   const { rows } = await again(() => db.query(STEP, [JSON.stringify(steps)]))
+  const unheard = steps.filter(isUnheard)
+  if (unheard.length > 0) await again(() => db.query(END_MEMBERS, [JSON.stringify(unheard)]))
   const found = rows as { tid: string, announcementId: string, ended: boolean }[]
   const keys = new Set(found.map(deliveryKey))
   return { value: changes.filter(change => !keys.has(deliveryKey(change))), payments: 0, open: -found.filter(row => row.ended).length }

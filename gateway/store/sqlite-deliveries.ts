@@ -1,6 +1,6 @@
 // Writing deliveries: forward steps, notices, summaries, expiry.
 import type { DeliveryChange, NewDelivery } from './contract.js'
-import { deliveryKey, type FoldedStep, foldChanges, STATE_CODES } from './delivery-steps.js'
+import { deliveryKey, type FoldedStep, foldChanges, isUnheard, STATE_CODES } from './delivery-steps.js'
 import type { Counters } from './sqlite-batch.js'
 import type { Db } from './sqlite-open.js'
 import { deliveryValues, INSERT_DELIVERY } from './sqlite-rows.js'
@@ -22,9 +22,11 @@ function deliverySteps (db: Db, counters: Counters): (changes: readonly Delivery
     queued_ms = ?, audio_ms = ?, reason = ?, summary_id = unhex(?) WHERE tid = ? AND announcement_id = unhex(?) AND state < 3 AND state < ?`)
   const fill = db.prepare(`UPDATE delivery SET published_at = coalesce(published_at, ?), delivered_at = coalesce(delivered_at, ?)
     WHERE tid = ? AND announcement_id = unhex(?)`)
+  const endMembers = db.prepare(`UPDATE delivery SET state = ?, final_at = ?, reason = ? WHERE summary_id = unhex(?) AND tid = ? AND state = ${STATE_CODES.summarised}`)
   const apply = (s: FoldedStep): boolean => {
     if (advance.run(s.code, s.publishedAt, s.deliveredAt, s.finalAt, s.queuedMs, s.audioMs, s.reason, s.summaryId, s.tid, s.announcementId, s.code).changes === 1) {
       counters.open -= s.finalAt === null ? 0 : 1
+      if (isUnheard(s)) endMembers.run(s.code, s.finalAt, s.reason, s.announcementId, s.tid)
       return true
     }
     return fill.run(s.publishedAt, s.deliveredAt, s.tid, s.announcementId).changes === 1

@@ -190,7 +190,7 @@ function createBackups (path: string): { backup: (target: string) => Promise<{ b
   return {
     backup: target => {
       if (worker !== undefined) return Promise.reject(new SoundboxError('STORE_FAILED', 'a backup is being made already'))
-      const thread = new Worker(WORKER, { workerData: { role: 'backup', path, target }, name: 'sqlite-backup' })
+      const thread = new Worker(WORKER, { workerData: { role: 'backup', path, target }, name: 'sqlite-backup', execArgv: [] })
       worker = thread
       return new Promise<{ bytes: number }>((resolve, reject) => {
         let answer: { ready: true, bytes: number } | { failed: { code: ErrorCode, message: string } } | undefined

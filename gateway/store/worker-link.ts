@@ -144,7 +144,7 @@ function createCalls (log: Log, thread: string) {
 
 /** The thread, once it said that it is ready; rejects with the error that it named. */
 function startThread (setup: LinkSetup, events: { onReply: (reply: WorkerReply) => void, onExit: (cause: unknown) => void }): Promise<Worker> {
-  const thread = new Worker(setup.script, { workerData: setup.data, name: setup.name })
+  const thread = new Worker(setup.script, { workerData: setup.data, name: setup.name, execArgv: [] })
   let cause: unknown
   thread.on('error', error => { cause = error })
   return new Promise<Worker>((resolve, reject) => {

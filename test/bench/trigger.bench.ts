@@ -40,7 +40,7 @@ type Round = { perSecond: number, p99: number, non2xx: number }
 export async function run (): Promise<void> {
   const dir = mkdtempSync(join(tmpdir(), 'soundbox-bench-'))
   const profile = process.env['PROFILE_DIR']
-  const gateway = await startGatewayProcess(dir, profile === undefined ? {} : { nodeFlags: ['--cpu-prof', `--cpu-prof-dir=${profile}`] })
+  const gateway = await startGatewayProcess(dir, profile === undefined ? {} : { nodeFlags: ['--cpu-prof', '--cpu-prof-interval', '250', `--cpu-prof-dir=${profile}`] })
   try {
     const { bank, devices } = await provision(gateway.client, BOXES_B)
     await benchThroughput(gateway, bank, devices.slice(0, BOXES_A).map(fleetKeys))
@@ -58,9 +58,13 @@ async function benchThroughput (gateway: GatewayProcess, bank: BankSecrets, keys
   const bare = await startBare(540)
   const ours: Round[] = []
   const theirs: Round[] = []
+  let cpu = 0
   for (let round = 0; round < ROUNDS; round++) {
     theirs.push(await drive(`http://127.0.0.1:${bare.port}`, Array.from({ length: 100 }, () => ({ url: '/bare', headers: sample?.headers ?? {}, body: sample?.body ?? '' }))))
-    ours.push(await drive(gateway.url, prepare(bank, gateway.url, PREPARED_MAX, `r${round}`).map(one => ({ ...one, url: new URL(one.url).pathname }))))
+    const due = prepare(bank, gateway.url, PREPARED_MAX, `r${round}`).map(one => ({ ...one, url: new URL(one.url).pathname }))
+    const before = await cpuSeconds(gateway.url)
+    ours.push(await drive(gateway.url, due))
+    cpu += await cpuSeconds(gateway.url) - before
     await sleep(1500)
   }
   bare.child.kill('SIGTERM')
@@ -69,7 +73,8 @@ async function benchThroughput (gateway: GatewayProcess, bank: BankSecrets, keys
   const [mine, base] = [median(ours.map(round => round.perSecond)), median(theirs.map(round => round.perSecond))]
   const p99 = median(ours.map(round => round.p99))
   const refused = ours.reduce((sum, round) => sum + round.non2xx, 0)
-  const end = `refused ${refused}; spoken ${report.spoken}, doubles ${report.doubles}`
+  const cpuEach = cpu / ours.reduce((sum, round) => sum + round.perSecond * ROUND_SECONDS, 0) * 1e6
+  const end = `${cpuEach.toFixed(0)} us of CPU a trigger in the gateway, all threads; refused ${refused}; spoken ${report.spoken}, doubles ${report.doubles}`
   console.log(`trigger to answer ${mine.toFixed(0)}/s p99 ${p99} ms; bare Fastify POST ${base.toFixed(0)}/s; ratio ${(mine / base).toFixed(2)}; ${end}`)
 }
 
@@ -114,6 +119,12 @@ async function drive (url: string, requests: readonly PreparedTrigger[]): Promis
     }]
   })
   return { perSecond: result.requests.average, p99: result.latency.p99, non2xx: result.non2xx + result.errors }
+}
+
+/** What the gateway's process has used so far, all threads. */
+async function cpuSeconds (url: string): Promise<number> {
+  const text = await (await fetch(`${url}/metrics`)).text()
+  return Number(/^process_cpu_seconds_total (\S+)/m.exec(text)?.[1])
 }
 
 async function startBare (answerChars: number): Promise<{ child: ChildProcess, port: number }> {

@@ -1,4 +1,5 @@
 // The real thing but for the box: serialport on pseudo-terminals, simulated soundboxes behind them, real time.
+import { generateKeyPairSync } from 'node:crypto'
 import { existsSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -10,9 +11,10 @@ import { openPty } from '../../firmware-sim/pty.js'
 import { runSerialCommand } from '../../firmware-sim/serial-command.js'
 import { parseSerialSettings, serialHelp } from '../../firmware-sim/serial-settings.js'
 import { type SerialSim, type SerialSimOptions, startSerialSim } from '../../firmware-sim/serial-sim.js'
-import { type BoxStatus, lineMs, makeTimers, sealFirmware, SILENT_LOG } from '../../protocol/index.js'
+import { type BoxStatus, lineMs, makeFirmwareKeys, makeTimers, sealFirmware, SILENT_LOG } from '../../protocol/index.js'
 import { announcementOf, BAUD } from '../support/serial-world.js'
 
+const noFile = (): string => { throw new Error('no file is read') }
 t.jobs = 8 // They mostly wait for their lines, each for its own.
 const timers = makeTimers(() => performance.now())
 const SHORT = 0.05
@@ -131,7 +133,7 @@ t.test('the line takes the time of its baud rate', { buffered: true }, async t =
 
 t.test('the command prints its ports and what is heard there, acts on its input, and a plain module speaks too', { buffered: true }, async t => {
   const lines: string[] = []
-  const settings = parseSerialSettings(['--count', '1', '--dfplayers', '1', '--audio-scale', '0.8'])
+  const settings = parseSerialSettings(['--count', '1', '--dfplayers', '1', '--audio-scale', '0.8'], noFile)
   const running = runSerialCommand(settings!, { timers, print: line => { lines.push(line) } })
   t.teardown(running.close)
   t.equal(running.ports.length, 2)
@@ -156,10 +158,16 @@ t.test('the command prints its ports and what is heard there, acts on its input,
 })
 
 t.test('flags of the command are checked all at once', async t => {
-  t.equal(parseSerialSettings(['--help']), undefined)
+  t.equal(parseSerialSettings(['--help'], noFile), undefined)
   t.match(serialHelp(), /--faults/)
-  t.same(parseSerialSettings(['--tids', 'SB-A,-,SB-C', '--faults', '42']), { count: 3, dfplayers: 0, tids: ['SB-A', '', 'SB-C'], faults: 42, audioScale: 1, baudRate: 115_200 })
-  t.throws(() => parseSerialSettings(['--count', '65', '--baud', '1234', '--faults', '1.5', '--tids', 'a b']), { code: 'CONFIG_INVALID', message: /tids.*count.*faults.*baud/ })
-  t.throws(() => parseSerialSettings(['--count']), { code: 'CONFIG_INVALID' })
+  const expected = { count: 3, dfplayers: 0, tids: ['SB-A', '', 'SB-C'], faults: 42, audioScale: 1, baudRate: 115_200, makerKey: undefined }
+  t.same(parseSerialSettings(['--tids', 'SB-A,-,SB-C', '--faults', '42'], noFile), expected)
+  const { publicKey } = makeFirmwareKeys()
+  t.match(parseSerialSettings(['--maker-key', 'key.pem'], () => publicKey), { makerKey: publicKey })
+  for (const readText of [noFile, () => 'no key', () => generateKeyPairSync('ec', { namedCurve: 'P-256' }).publicKey.export({ type: 'spki', format: 'pem' }).toString()]) {
+    t.throws(() => parseSerialSettings(['--maker-key', 'key.pem'], readText), { code: 'CONFIG_INVALID', message: /maker-key/ })
+  }
+  t.throws(() => parseSerialSettings(['--count', '65', '--baud', '1234', '--faults', '1.5', '--tids', 'a b'], noFile), { code: 'CONFIG_INVALID', message: /tids.*count.*faults.*baud/ })
+  t.throws(() => parseSerialSettings(['--count'], noFile), { code: 'CONFIG_INVALID' })
   t.throws(() => startSerialSim({ count: 65, timers }), { code: 'INPUT_INVALID' })
 })

@@ -1,6 +1,6 @@
 // A technician with a box on a cable: probe, monitor, provision with the code that was heard, and the doctor.
 import { spawn } from 'node:child_process'
-import { readFileSync, statSync } from 'node:fs'
+import { readFileSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { startSerialSim } from '../../firmware-sim/serial-sim.js'
@@ -46,6 +46,31 @@ t.test('a box is provisioned only when the technician types what it said', async
   t.equal(other.code, 1, 'a box that has another serial number is not overwritten')
   t.match(other.stderr, /refuses: provisioned/)
   t.equal((await soundbox('device', 'provision', 'SB-X', '--serial', '/dev/does-not-exist', '--heard', '123456')).code, 1)
+})
+
+t.test('a maker signs an image, a technician brings it in, and a box refuses what another maker signed', async t => {
+  const dir = tempDir(t)
+  const file = (name: string): string => join(dir, name)
+  const sign = (maker: string, version: string, out: string): ReturnType<typeof run> =>
+    run(['serial', 'sign', file('program'), '--model', 'sb-sim-1', '--version', version, '--key', join(maker, 'maker-key.pem'), '--out', file(out)])
+  writeFileSync(file('program'), 'a program of a soundbox '.repeat(200))
+  for (const maker of ['ours', 'theirs']) t.equal((await run(['serial', 'keys', file(maker)])).code, 0)
+  t.equal(statSync(join(dir, 'ours', 'maker-key.pem')).mode & 0o777, 0o600)
+  t.equal((await sign(file('ours'), '1.1.0', 'new.image')).code, 0)
+  t.equal((await sign(file('theirs'), '1.2.0', 'foreign.image')).code, 0)
+  t.match(await sign(file('ours'), '1.1.1', 'new.image'), { code: 2, stderr: /there already/ }, 'an image is never written over')
+  t.match(await sign(file('ours'), 'newest', 'other.image'), { code: 1, stderr: /version/ })
+
+  const makerKey = readFileSync(join(dir, 'ours', 'maker-key-public.pem'), 'utf8')
+  const sim = startSerialSim({ count: 1, timers, audioScale: 0.05, baudRate: Infinity, makerKey })
+  t.teardown(sim.close)
+  const port = sim.ports[0] ?? ''
+  t.match(await run(['serial', 'update', port, file('foreign.image')]), { code: 1, stderr: /refuses the image/ })
+  t.match(await run(['serial', 'update', port, file('none.image')]), { code: 2, stderr: /cannot be read/ })
+  t.match(await run(['serial', 'update', port]), { code: 2, stderr: /name the file/ })
+  const updated = await run(['serial', 'update', port, file('new.image'), '--json'])
+  t.equal(updated.code, 0, updated.stderr)
+  t.match(JSON.parse(updated.stdout), { path: port, hello: { firmware: '1.1.0' } })
 })
 
 t.test('the monitor shows both directions, decoded, and no secret', async t => {

@@ -105,7 +105,12 @@ t.test('--json gives the shapes that others script against', async t => {
   t.match(lines(await say(client, ['device', 'set', 'SB-0001', '--quiet', 'off']))[0], { quietHours: null })
   await say(client, ['merchant', 'map', '--bank', 'pnb', '--merchant', 'shop@upi', '--device', 'SB-0001'])
   t.match(lines(await say(client, ['merchant', 'list'])), [{ bankId: 'pnb', merchant: 'shop@upi', tid: 'SB-0001' }])
-  t.match(lines(await say(client, ['device', 'list'])), [{ tid: 'SB-0001', presence: 'offline', status: 'active' }])
+  t.match(lines(await say(client, ['device', 'add', 'FLEET', '--count', '2', '--bank', 'pnb'])), [{ tid: 'FLEET-0001', type: 'SB1' }, { tid: 'FLEET-0002' }])
+  for (const count of ['0', '10000']) await t.rejects(say(client, ['device', 'add', 'MORE', '--count', count]), { code: 'INPUT_INVALID' })
+  t.match((await client.call('GET', '/merchants'))['mappings'], [{}, { merchant: 'fleet-0001@upi' }, { merchant: 'fleet-0002@upi' }])
+  for (const tid of ['FLEET-0001', 'FLEET-0002']) await say(client, ['merchant', 'unmap', '--bank', 'pnb', '--merchant', `${tid.toLowerCase()}@upi`, '--device', tid])
+  const fleet = [{ tid: 'FLEET-0001', status: 'active' }, { tid: 'FLEET-0002', status: 'active' }]
+  t.match(lines(await say(client, ['device', 'list'])), [{ tid: 'SB-0001', presence: 'offline', status: 'active' }, ...fleet])
   await say(client, ['bank', 'add', 'blind', '--no-database', '--allow-header-reuse', '--announce-failed', '--pass-key', 'my-own-pass-key', '--base', 'BLIND', '--name', 'Blind'])
   const blind = { id: 'blind', database: false, headerReuse: 'allow', announceFailed: true, passKey: 'my-own-pass-key', base: 'BLIND', name: 'Blind' }
   t.match((await client.call('GET', '/banks'))['banks'], [{ id: 'pnb' }, blind])

@@ -338,10 +338,13 @@ t.test('a target file is checked word by word', async t => {
     if (path === 'none') throw new Error('no such file')
     return path
   })
-  t.match(parse(good), { name: 'cbs', endpoints: [{ host: 'switch.bank', port: 8583, tls: { ca: 'ca', cert: 'cert', key: 'key', servername: 'x' } }, { host: '::1', port: 1 }], policy: { connections: 2, session: { role: 'client', signOn: true } } })
+  t.match(parse(good), { name: 'cbs', endpoints: [{ host: 'switch.bank', port: 8583, tls: { ca: 'ca', cert: 'cert', key: 'key', servername: 'x' } }, { host: '::1', port: 1 }],
+    policy: { connections: 2, session: { role: 'client', signOn: true } } })
   const bad: [object, RegExp][] = [
-    [{ ...good, endpoints: [] }, /list of 1/], [{ ...good, endpoints: ['host'] }, /host:port/], [{ ...good, endpoints: ['host:0'] }, /host:port/], [{ ...good, endpoints: Array(ENDPOINTS_MAX + 1).fill('a:1') }, /list of 1/],
-    [{ ...good, tls: { certFile: 'cert' } }, /caFile/], [{ ...good, tls: { caFile: 'ca', certFile: 'cert' } }, /together/], [{ ...good, tls: { caFile: 'none' } }, /cannot be read/], [{ ...good, connections: 65 }, /connections/],
+    [{ ...good, endpoints: [] }, /list of 1/], [{ ...good, endpoints: ['host'] }, /host:port/], [{ ...good, endpoints: ['host:0'] }, /host:port/],
+    [{ ...good, endpoints: Array(ENDPOINTS_MAX + 1).fill('a:1') }, /list of 1/],
+    [{ ...good, tls: { certFile: 'cert' } }, /caFile/], [{ ...good, tls: { caFile: 'ca', certFile: 'cert' } }, /together/],
+    [{ ...good, tls: { caFile: 'none' } }, /cannot be read/], [{ ...good, connections: 65 }, /connections/],
     [{ ...good, deadlineMs: 1 }, /deadlineMs/], [{ ...good, colour: 1 }, /colour/], [[], /object/]
   ]
   for (const [target, message] of bad) t.throws(() => parse(target), { code: 'CONFIG_INVALID', message }, String(message))

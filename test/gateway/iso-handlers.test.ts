@@ -46,8 +46,10 @@ function openWorld (fakes: Partial<HandlerDeps> = {}): World {
       return stored({ reversedAt: NOW })
     },
     notify: async (_device, notice) => { did.push(`say ${notice.kind} ${notice.language} ${notice.amountMinor}`) },
-    nextSeq: () => 1, speakMs: 60_000, store: { recordPayment: async payment => { did.push(`record ${payment.transactionId}`); return { outcome: 'new' } }, findPayment: async () => stored(), findTransactions: async () => [] },
-    fallback: { findPayment: () => undefined }, cbs: async () => ({ code: '00', fields: { 54: '1' } }), nowMs: () => NOW, meter: { ...SILENT_METER, outcome: (_source, code) => { outcomes.push(code) } },
+    nextSeq: () => 1, speakMs: 60_000,
+    store: { recordPayment: async payment => { did.push(`record ${payment.transactionId}`); return { outcome: 'new' } }, findPayment: async () => stored(), findTransactions: async () => [] },
+    fallback: { findPayment: () => undefined }, cbs: async () => ({ code: '00', fields: { 54: '1' } }), nowMs: () => NOW,
+    meter: { ...SILENT_METER, outcome: (_source, code) => { outcomes.push(code) } },
     log: SILENT_LOG, ...fakes
   }
   const handle = openHandlers(deps)
@@ -64,7 +66,8 @@ const failing = (code: ErrorCode) => async (): Promise<never> => { throw new Sou
 
 t.test('what the heart refuses is DE 39; an advice is acknowledged once it is recorded', async t => {
   const rows: [ErrorCode, string, string][] = [
-    ['PUBLISH_FAILED', '91', '00'], ['VENDOR_FAILED', '91', '00'], ['STORE_FAILED', '96', '96'], ['VPA_UNKNOWN', '03', '03'], ['DEVICE_INACTIVE', '58', '58'], ['DEVICE_TYPE_INVALID', '03', '03'], ['OVERLOADED', '91', '91']
+    ['PUBLISH_FAILED', '91', '00'], ['VENDOR_FAILED', '91', '00'], ['STORE_FAILED', '96', '96'], ['VPA_UNKNOWN', '03', '03'],
+    ['DEVICE_INACTIVE', '58', '58'], ['DEVICE_TYPE_INVALID', '03', '03'], ['OVERLOADED', '91', '91']
   ]
   for (const [code, request, advice] of rows) {
     const world = openWorld({ announce: failing(code) })
@@ -102,11 +105,13 @@ t.test('a reversal needs its store; one whose payment waits in the fallback is t
   const broken = openWorld({ store: { recordPayment: failing('STORE_FAILED'), findPayment: async () => undefined, findTransactions: async () => [] } })
   t.equal(await broken.ask(reversal(purchase(1), 2, '0420')), '96')
   const early = openWorld({ store: { recordPayment: openWorld().ask as never, findPayment: async () => undefined, findTransactions: async () => [] } })
-  t.equal(await early.ask({ mti: '0400', fields: { 90: reversal(purchase(1), 2).fields['90']!, 37: '633400000001', 41: 'TERM0200', 11: '000002' } }), '30', 'not known, and too little said to record it')
+  const original = reversal(purchase(1), 2).fields['90']!
+  t.equal(await early.ask({ mti: '0400', fields: { 90: original, 37: '633400000001', 41: 'TERM0200', 11: '000002' } }), '30', 'not known, and too little said to record it')
 })
 
 t.test('the reversed phrase is for boxes that said it or were about to, once, and its failure is not the switch\'s', async t => {
-  const deliveries = [delivery({}), delivery({ state: 'reversed', publishedAt: NOW }), delivery({ state: 'reversed', publishedAt: null }), delivery({ state: 'expired' }), delivery({ state: 'spoken', kind: 'failed-payment' })]
+  const deliveries = [delivery({}), delivery({ state: 'reversed', publishedAt: NOW }), delivery({ state: 'reversed', publishedAt: null }),
+    delivery({ state: 'expired' }), delivery({ state: 'spoken', kind: 'failed-payment' })]
   const reverse = async (): Promise<StoredPayment> => stored({ reversedAt: NOW, deliveries })
   const loud = openWorld({ reverse })
   t.equal(await loud.ask(reversal(purchase(1), 2), { sayReversed: true }), '00')

@@ -18,7 +18,6 @@ import { SILENT_LOG } from '../../protocol/index.js'
 import type { Test } from '../support/store-suite.js'
 import { collectLog, hexOf, someDelivery, somePayment, START_MS, stepOf } from '../support/store-records.js'
 
-t.setTimeout(120_000)
 const settings = (path: string) => ({ path, log: SILENT_LOG, nowMs: () => START_MS })
 
 /** A database with our tables, in this thread. */

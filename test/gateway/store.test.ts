@@ -1,11 +1,9 @@
 import { join } from 'node:path'
-import t from 'tap'
 import { openSqliteStore } from '../../gateway/store/sqlite.js'
 import { SILENT_LOG } from '../../protocol/index.js'
 import { START_MS } from '../support/store-records.js'
 import { storeSuite } from '../support/store-suite.js'
 
-t.setTimeout(120_000)
 let databases = 0
 storeSuite(async t => {
   const path = join(t.testdir(), `soundbox-${databases++}.db`)

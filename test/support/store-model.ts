@@ -1,6 +1,6 @@
 // The store's contract in the plainest words: arrays in memory. What a real store answers is compared with this.
 import {
-  DELIVERY_STATES, type Delivery, type DeliveryChange, type HistoryQuery, isFinal, type NewDelivery, type Payment, type Recorded, type StoredPayment
+  DELIVERY_STATES, type Delivery, type DeliveryChange, type HistoryQuery, isFinal, type NewDelivery, type Payment, type Recorded, type StoredPayment, UNHEARD_STATES
 } from '../../gateway/store/contract.js'
 
 type Held = { payment: Payment, reversedAt: number | null, order: number }
@@ -16,6 +16,9 @@ export function createStoreModel () {
   const ofPayment = ({ bankId, transactionId }: Payment): Delivery[] => deliveries.filter(delivery => delivery.bankId === bankId && delivery.transactionId === transactionId)
   const add = (delivery: NewDelivery, payment: Payment | null): void => { deliveries.push(fresh(delivery, payment)) }
   const isOpen = (delivery: Delivery): boolean => !isFinal(delivery.state)
+  const endMembers = ({ tid, announcementId, state, finalAt, reason }: Delivery): void => {
+    for (const member of deliveries.filter(other => other.tid === tid && other.summaryId === announcementId && other.state === 'summarised')) Object.assign(member, { state, finalAt, reason })
+  }
 
   return {
     recordPayment (payment: Payment, news: readonly NewDelivery[]): Recorded {
@@ -41,7 +44,7 @@ export function createStoreModel () {
     stepDeliveries (changes: readonly DeliveryChange[]): DeliveryChange[] {
       return changes.filter(change => {
         const delivery = deliveries.find(other => other.tid === change.tid && other.announcementId === change.announcementId)
-        if (delivery !== undefined) step(delivery, change)
+        if (delivery !== undefined && step(delivery, change) && delivery.kind === 'summary' && UNHEARD_STATES.includes(delivery.state)) endMembers(delivery)
         return delivery === undefined
       })
     },
@@ -58,10 +61,7 @@ export function createStoreModel () {
       const due = deliveries.filter(delivery => isOpen(delivery) && delivery.issuedAt < issuedBefore).sort((a, b) => a.issuedAt - b.issuedAt).slice(0, limit)
       for (const delivery of due) {
         Object.assign(delivery, { state: 'expired', finalAt: at })
-        if (delivery.kind !== 'summary') continue
-        for (const member of deliveries.filter(other => other.tid === delivery.tid && other.summaryId === delivery.announcementId && other.state === 'summarised')) {
-          Object.assign(member, { state: 'expired', finalAt: at })
-        }
+        if (delivery.kind === 'summary') endMembers(delivery)
       }
       return due.length
     },
@@ -94,14 +94,16 @@ function copy (delivery: Delivery): Delivery {
   return { ...delivery }
 }
 
-function step (delivery: Delivery, change: DeliveryChange): void {
+/** True when it has ended now. */
+function step (delivery: Delivery, change: DeliveryChange): boolean {
   if (change.state === 'published') delivery.publishedAt ??= change.at
   if (change.state === 'delivered') delivery.deliveredAt ??= change.at
-  if (isFinal(delivery.state) || DELIVERY_STATES.indexOf(change.state) <= DELIVERY_STATES.indexOf(delivery.state)) return
+  if (isFinal(delivery.state) || DELIVERY_STATES.indexOf(change.state) <= DELIVERY_STATES.indexOf(delivery.state)) return false
   delivery.state = change.state
-  if (!isFinal(change.state)) return
+  if (!isFinal(change.state)) return false
   const { queuedMs = null, audioMs = null, reason = null, summaryId = null } = change
   Object.assign(delivery, { finalAt: change.at, queuedMs, audioMs, reason, summaryId })
+  return true
 }
 
 function matches ({ payment }: Held, query: Omit<HistoryQuery, 'limit' | 'cursor'>, deliveries: readonly Delivery[]): boolean {

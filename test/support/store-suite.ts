@@ -165,6 +165,21 @@ function deliveryTests (makeDatabase: MakeDatabase): void {
     t.equal(store.stats().openDeliveries, 0)
   })
 
+  t.test('the members of a summary that nobody heard are not told as summarised', async t => {
+    for (const [state, ends] of [['expired', 'expired'], ['muted', 'muted'], ['failed', 'failed'], ['spoken', 'summarised'], ['duplicate', 'summarised']] as const) {
+      const store = await openFor(t, makeDatabase)
+      for (const i of [1, 2]) await store.recordPayment(somePayment(i), [someDelivery(i, { tid: 'box' })])
+      const summary = someSummary('s1', { tid: 'box', seq: 50 })
+      await store.recordSummary(summary, [someDelivery(1).announcementId], 60)
+      await store.stepDeliveries([{ ...stepOf(summary, state, 70), reason: 'why' }, stepOf(someDelivery(2, { tid: 'box' }), 'published', 70)])
+      await store.stepDeliveries([stepOf(summary, 'failed', 80)])
+      const member = ends === 'summarised' ? { finalAt: 60, reason: null } : { finalAt: 70, reason: 'why' }
+      t.match((await store.findPayment('pnb', 'T1'))?.deliveries, [{ state: ends, summaryId: hexOf('s1'), ...member }], state)
+      t.match((await store.findPayment('pnb', 'T2'))?.deliveries, [{ state: 'published' }])
+      t.equal(store.stats().openDeliveries, 1)
+    }
+  })
+
   t.test('expiry takes the oldest first, up to its limit', async t => {
     const store = await openFor(t, makeDatabase)
     for (const i of [5, 1, 4, 2, 3]) await store.recordPayment(somePayment(i), [someDelivery(i, { tid: 'box' })])

@@ -1,6 +1,7 @@
 // The PostgreSQL store: the contract's tests, then what several gateways and a lost server do to it.
 import t from 'tap'
 import type { HistoryQuery } from '../../gateway/store/contract.js'
+import { FIND_TRANSACTIONS } from '../../gateway/store/postgres-iso.js'
 import { openPostgresStore, type PostgresStore } from '../../gateway/store/postgres.js'
 import { LANES } from '../../gateway/store/postgres-open.js'
 import { BATCH_OPS_MAX } from '../../gateway/store/postgres-queue.js'
@@ -125,11 +126,11 @@ function gatewaysTogether (server: PostgresServer): void {
       {}, { bankId: 'pnb' }, { merchant: 'shop3@isu' }, { tid: 'box1' }, { transactionId: 'T9' }, { status: 'failed' }, { merchant: 'shop3@isu', since: START_MS + 5 },
       { bankId: 'pnb', cursor: Buffer.from(`${START_MS + 50}.51`).toString('base64url') }
     ]
-    for (const query of queries) {
-      const { sql, values } = historySql({ ...query, limit: 20 })
+    const begins = { sql: FIND_TRANSACTIONS, values: ['pnb', 'T12', 'T12\u{10ffff}', 20], what: 'by the beginning of an id' }
+    for (const { sql, values, what } of [begins, ...queries.map(query => ({ ...historySql({ ...query, limit: 20 }), what: JSON.stringify(query) }))]) {
       const filled = sql.replace(/\$(\d+)/g, (_, n: string) => typeof values[Number(n) - 1] === 'number' ? String(values[Number(n) - 1]) : `'${String(values[Number(n) - 1])}'`)
       const plan = (await server.sql(name, `EXPLAIN ${filled}`) as { 'QUERY PLAN': string }[]).map(row => row['QUERY PLAN']).join('\n')
-      t.notMatch(plan, /Seq Scan on payment/, `${JSON.stringify(query)}: ${plan}`)
+      t.notMatch(plan, /Seq Scan on payment/, `${what}: ${plan}`)
     }
   })
 
