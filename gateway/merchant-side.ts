@@ -68,7 +68,7 @@ export async function openMerchantSide (deps: MerchantSideDeps): Promise<Merchan
   }
 }
 
-/** May run twice for one event. An SMS report is news for log and operator; the row of the event stays. */
+/** May run twice for one event. An SMS report ends the stand-in that it is about; of any other SMS it is news for the log. */
 async function processEvent ({ records, nowMs, log }: MerchantSideDeps, event: InboundEvent): Promise<void> {
   switch (event.kind) {
     case 'kyc': {
@@ -76,9 +76,16 @@ async function processEvent ({ records, nowMs, log }: MerchantSideDeps, event: I
       log[isOurs ? 'info' : 'warn']({ sessionId: event.sessionId, status: event.status }, isOurs ? 'identity check changed' : 'an identity check that is not ours changed')
       return
     }
-    case 'sms':
-      log[event.outcome === 'FAILED' ? 'warn' : 'info']({ provider: event.provider, providerId: event.providerId, outcome: event.outcome, reason: event.reason }, 'SMS delivery reported')
+    case 'sms': {
+      const { provider, providerId, outcome, reason } = event
+      if (outcome !== 'PENDING') {
+        const report = outcome === 'DELIVERED' ? { state: 'sent' as const, reason: 'delivered' } : { state: 'failed' as const, reason: `not delivered${reason === null ? '' : `: ${reason}`}` }
+        const noted = await records.standIns.report(providerId, { ...report, at: nowMs() })
+        if (noted === 'sending') throw new SoundboxError('OVERLOADED', 'the stand-in of this report is still being sent')
+      }
+      log[outcome === 'FAILED' ? 'warn' : 'info']({ provider, providerId, outcome, reason }, 'SMS delivery reported')
       return
+    }
     default: event satisfies never
   }
 }

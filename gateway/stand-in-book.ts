@@ -47,9 +47,7 @@ export async function openStandInBook (deps: StandInBookDeps): Promise<StandInBo
     claim: (from, to) => records.claim(from, rowFrom(sealKey, to)),
     save: row => records.save(rowFrom(sealKey, row)),
     isSpoken: (bankId, transactionId) => isSpoken(deps, bankId, transactionId),
-    send: (row, clientRef) => sendStandIn(deps.integration.forBackground('stand-in').call, row, clientRef, {
-      utcOffsetMinutes: deps.utcOffsetMinutes, ...(deps.senderId === undefined ? {} : { senderId: deps.senderId })
-    }),
+    send: (row, clientRef) => send(deps, row, clientRef),
     nowMs, log: deps.log
   })
   return {
@@ -73,6 +71,13 @@ export async function openStandInBook (deps: StandInBookDeps): Promise<StandInBo
     },
     newest: async limit => (await records.newest(limit)).map(row => masked(standInFromRow(sealKey, row)))
   }
+}
+
+/** Once it has gone, a name that cannot be kept costs the report of the provider, and nothing else. */
+async function send ({ integration, records, utcOffsetMinutes, senderId, log }: StandInBookDeps, row: StandIn, clientRef: string): Promise<void> {
+  const words = { utcOffsetMinutes, ...(senderId === undefined ? {} : { senderId }) }
+  const id = await sendStandIn(integration.forBackground('stand-in').call, row, clientRef, words)
+  if (id !== null) await records.noteSent(row.bankId, row.transactionId, id).catch((err: unknown) => { log.warn({ err, bankId: row.bankId }, 'what the provider calls a stand-in was not kept') })
 }
 
 /** A payment that was recorded and could not be sent has a stand-in too. Planning is one write behind the payment's own, and never fails. */

@@ -142,7 +142,7 @@ async function sendClaimed (deps: StandInDeps, row: StandIn): Promise<void> {
   await deps.save(next)
   const fields = { bankId: row.bankId, channel: row.channel, state: next.state, attempts: next.attempts, reason: next.reason }
   if (next.state === 'sent') deps.log.info(fields, 'stand-in sent')
-  else deps.log.warn(fields, 'stand-in was not sent')
+  else deps.log.warn(fields, next.state === 'unknown' ? 'nobody knows whether a stand-in went' : 'stand-in was not sent')
 }
 
 const NOT_SENT: readonly ErrorCode[] = ['PROVIDER_UNAVAILABLE', 'PROVIDER_TIMEOUT', 'PROVIDER_BUSY', 'OVERLOADED', 'STORE_FAILED'] // A call that was sent and lost is PROVIDER_STATE_UNKNOWN.

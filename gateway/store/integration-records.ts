@@ -86,6 +86,10 @@ export type StandInStore = {
   /** Writes `row` when the stored one has this state and these attempts; false otherwise. */
   claim: (from: Pick<StandInRow, 'state' | 'attempts'>, row: StandInRow) => Promise<boolean>
   save: (row: StandInRow) => Promise<void>
+  /** What the provider called the message. */
+  noteSent: (bankId: string, transactionId: string, providerId: string) => Promise<void>
+  /** How a sent one ended by the provider's report. `sending`: ask again when its sending has ended. `unknown`: no stand-in of that id. */
+  report: (providerId: string, report: { state: 'sent' | 'failed', reason: string, at: number }) => Promise<'noted' | 'sending' | 'unknown'>
   /** Newest first. */
   newest: (limit: number) => Promise<readonly StandInRow[]>
   /** Of payments accepted in the time (`since` inclusive, `until` exclusive). */

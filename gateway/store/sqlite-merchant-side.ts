@@ -31,11 +31,13 @@ CREATE TABLE stand_in (
   attempts INTEGER NOT NULL,
   changed_at INTEGER NOT NULL,
   reason TEXT,
+  provider_id TEXT,
   PRIMARY KEY (bank_id, transaction_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX stand_in_waiting ON stand_in (due_ms) WHERE state = 'waiting';
 CREATE INDEX stand_in_sending ON stand_in (changed_at) WHERE state = 'sending';
 CREATE INDEX stand_in_age ON stand_in (accepted_at);
+CREATE INDEX stand_in_provider ON stand_in (provider_id) WHERE provider_id IS NOT NULL;
 
 CREATE TABLE stand_in_policy (
   bank_id TEXT NOT NULL,
@@ -75,10 +77,13 @@ export function merchantSideWriteOps (db: Db) {
   const purgeInbound = db.prepare(`DELETE FROM inbound_event WHERE key IN (
     SELECT key FROM inbound_event WHERE received_ms < :beforeMs AND state <> 'pending' ORDER BY received_ms LIMIT :limit)`)
   const addStandIn = db.prepare(`INSERT INTO stand_in VALUES (:bankId, :transactionId, :merchant, :amountMinor, :currency, :channel, :toSealed, :acceptedAt, :state, :dueMs, :attempts,
-    :changedAt, :reason) ON CONFLICT (bank_id, transaction_id) DO NOTHING`)
+    :changedAt, :reason, NULL) ON CONFLICT (bank_id, transaction_id) DO NOTHING`)
   const change = 'UPDATE stand_in SET state = :state, due_ms = :dueMs, attempts = :attempts, changed_at = :changedAt, reason = :reason WHERE bank_id = :bankId AND transaction_id = :transactionId'
   const saveStandIn = db.prepare(change)
   const claimStandIn = db.prepare(`${change} AND state = :fromState AND attempts = :fromAttempts`)
+  const noteSent = db.prepare('UPDATE stand_in SET provider_id = :providerId WHERE bank_id = :bankId AND transaction_id = :transactionId')
+  const findSent = db.prepare('SELECT bank_id AS bankId, transaction_id AS transactionId, state FROM stand_in WHERE provider_id = ?')
+  const noteReport = db.prepare('UPDATE stand_in SET state = :state, reason = :reason, changed_at = :at WHERE bank_id = :bankId AND transaction_id = :transactionId')
   const purgeStandIns = db.prepare(`DELETE FROM stand_in WHERE (bank_id, transaction_id) IN (
     SELECT bank_id, transaction_id FROM stand_in WHERE accepted_at < :beforeMs AND state NOT IN ('waiting', 'sending') ORDER BY accepted_at LIMIT :limit)`)
   const savePolicy = db.prepare(`INSERT INTO stand_in_policy VALUES (:bankId, :merchant, :channel, :toSealed, :afterMs, :amountMinorMin, :changedAt) ON CONFLICT (bank_id, merchant) DO UPDATE SET
@@ -95,6 +100,14 @@ export function merchantSideWriteOps (db: Db) {
     claimStandIn: ({ from, row }: { from: Pick<StandInRow, 'state' | 'attempts'>, row: StandInRow }): boolean =>
       claimStandIn.run({ ...row, fromState: from.state, fromAttempts: from.attempts }).changes === 1,
     saveStandIn: (row: StandInRow): void => { saveStandIn.run(row) },
+    noteStandInSent: (of: { bankId: string, transactionId: string, providerId: string }): void => { noteSent.run(of) },
+    reportStandIn: ({ providerId, ...report }: { providerId: string, state: 'sent' | 'failed', reason: string, at: number }): 'noted' | 'sending' | 'unknown' => {
+      const row = findSent.get(providerId) as Pick<StandInRow, 'bankId' | 'transactionId' | 'state'> | undefined
+      if (row === undefined) return 'unknown'
+      if (row.state === 'sending') return 'sending'
+      if (row.state === 'sent') noteReport.run({ ...report, bankId: row.bankId, transactionId: row.transactionId })
+      return 'noted'
+    },
     purgeStandIns: (purge: Purge): number => purgeStandIns.run(purge).changes,
     saveStandInPolicy: (row: StandInPolicyRow): void => { savePolicy.run(row) },
     removeStandInPolicy: (of: { bankId: string, merchant: string }): void => { removePolicy.run(of) },
@@ -143,6 +156,8 @@ export function merchantSideStoreOver (write: Call<Writes>, read: Call<Reads>): 
       due: (nowMs, stuckBefore, limit) => read('dueStandIns', { nowMs, stuckBefore, limit }),
       claim: (from, row) => write('claimStandIn', { from: { state: from.state, attempts: from.attempts }, row }),
       save: async row => { await write('saveStandIn', row) },
+      noteSent: async (bankId, transactionId, providerId) => { await write('noteStandInSent', { bankId, transactionId, providerId }) },
+      report: (providerId, report) => write('reportStandIn', { providerId, ...report }),
       newest: limit => read('newestStandIns', limit),
       countByState: (since, until) => read('countStandIns', { since, until }),
       purge: (beforeMs, limit) => write('purgeStandIns', { beforeMs, limit }),

@@ -25,7 +25,7 @@ const PHONE = '910000000042'
 const SMS_PASSWORD = 'sms-password-of-nobody'
 const SMS_HOOK = 'sms-hook-token-of-nobody'
 const DIDIT_HOOK = 'didit-hook-secret-of-nobody'
-const SMS_SENT = { do: 'answer', json: { successful: true, request_id: 'beem-1', code: 100, message: 'Message Submitted Successfully', valid: 1, invalid: 0, duplicates: 0 } } as const
+const smsSent = (id: string) => ({ do: 'answer', json: { successful: true, request_id: id, code: 100, message: 'Message Submitted Successfully', valid: 1, invalid: 0, duplicates: 0 } }) as const
 
 type Answer = { status: number, body: Record<string, unknown>, headers: Headers, bytes: Buffer }
 async function ask (rig: Rig, path: string, options: { token?: string, body?: unknown, headers?: Record<string, string>, method?: string } = {}): Promise<Answer> {
@@ -73,7 +73,7 @@ function spawned (dir: string, ...args: string[]): Promise<Typed> {
 }
 
 async function startWorld (t: Parameters<typeof startRig>[0], more: { env?: Record<string, string>, log?: Parameters<typeof startRig>[1] } = {}) {
-  const double = await openProviderDouble({ '/v1/send': [SMS_SENT] })
+  const double = await openProviderDouble({ '/v1/send': ['beem-1', 'beem-2'].map(smsSent) })
   const dir = tempDir(t)
   writeFileSync(join(dir, 'peers.json'), JSON.stringify({ peers: [{ name: 'switch-a', bank: 'bank', addresses: ['127.0.0.1'] }] }))
   const rig = await startRig(t, {
@@ -175,6 +175,8 @@ t.test('no box has spoken: one SMS; it has: none; also across a restart', async 
   t.same(double.seen.map(({ body }) => JSON.parse(body) as object).map(body => (body as { message: string }).message.replace(/ at .*/, '')), ['Received INR 19.00', 'Received INR 20.00'],
     'each once, and nothing for the one that was heard')
   t.match(JSON.parse(double.seen[0]!.body), { recipients: [{ dest_addr: PHONE }], source_addr: 'SHOP' })
+  await ask(rig, `/integration/inbound/beem?token=${SMS_HOOK}`, { body: { request_id: 'beem-2', dest_addr: PHONE, status: 'UNDELIVERED' } })
+  t.match(await eventually(log, all => stateOf(all, 'QUIET-2') === 'failed'), [{ transactionId: 'QUIET-2', reason: 'not delivered' }, { transactionId: 'QUIET-1', state: 'sent' }, {}])
   t.equal((await soundbox(rig.client, 'merchant', 'stand-in', 'remove', '--bank', 'bank', '--merchant', 'quiet@upi')).code, 0)
   t.match((await rig.client.call('GET', '/merchants/stand-in'))['policies'], [{ merchant: 'loud@upi', to: '9100****0042', afterSeconds: 20 }])
 })

@@ -71,6 +71,20 @@ t.test('a stand-in is recorded once and claimed by one', async t => {
   t.equal(await standIns.purge(1_000, 10), 1, 'only what is final')
 })
 
+t.test('the report of a provider ends a stand-in that was sent, once it was', async t => {
+  const report = (id: string, state: 'sent' | 'failed' = 'failed') => standIns.report(id, { state, reason: 'r', at: 900 })
+  await standIns.record(standIn('t-1', { state: 'sending' }))
+  t.equal(await report('p-1'), 'unknown')
+  await standIns.noteSent('pnb', 't-1', 'p-1')
+  t.equal(await report('p-1'), 'sending', 'the end of the sending is still to be written')
+  await standIns.save(standIn('t-1', { state: 'sent', attempts: 1 }))
+  t.equal(await report('p-1', 'sent'), 'noted')
+  t.match(await standIns.newest(1), [{ state: 'sent', reason: 'r', changedAt: 900 }])
+  t.equal(await report('p-1'), 'noted')
+  t.equal(await report('p-1', 'sent'), 'noted', 'a report that comes late')
+  t.match(await standIns.newest(1), [{ state: 'failed' }], 'changes nothing any more')
+})
+
 t.test('an identity check keeps the newest word', async t => {
   const row = { sessionId: 's-1', bankId: 'pnb', merchant: 'shop@upi', status: 'NOT_STARTED', openedAt: 100, saidAt: 0 }
   await identities.saveIdentity(row)
@@ -91,7 +105,7 @@ function bookDeps (more: Partial<StandInBookDeps> = {}): { deps: StandInBookDeps
   const time = { nowMs: NOW_MS }
   const call = async (_service: string, input: object): Promise<object> => {
     sent.push(input)
-    return { recipients: [{ status: 'ACCEPTED' }] }
+    return { provider_id: `p-${sent.length}`, recipients: [{ status: 'ACCEPTED' }] }
   }
   const deps = {
     records: standIns, store: { findPayment: async () => undefined }, sealKey: KEY, utcOffsetMinutes: 330, senderId: undefined, nowMs: () => time.nowMs, log: keepingLog(),
