@@ -31,13 +31,11 @@ CREATE TABLE stand_in (
   attempts INTEGER NOT NULL,
   changed_at INTEGER NOT NULL,
   reason TEXT,
-  provider_id TEXT,
   PRIMARY KEY (bank_id, transaction_id)
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX stand_in_waiting ON stand_in (due_ms) WHERE state = 'waiting';
 CREATE INDEX stand_in_sending ON stand_in (changed_at) WHERE state = 'sending';
 CREATE INDEX stand_in_age ON stand_in (accepted_at);
-CREATE INDEX stand_in_provider ON stand_in (provider_id) WHERE provider_id IS NOT NULL;
 
 CREATE TABLE stand_in_policy (
   bank_id TEXT NOT NULL,
@@ -61,6 +59,12 @@ CREATE TABLE identity_check (
 CREATE INDEX identity_check_merchant ON identity_check (bank_id, merchant, opened_at);
 
 CREATE INDEX audit_time ON audit (at_ms);
+`
+
+/** What the provider calls a message, so that its delivery report finds the stand-in. */
+export const STAND_IN_REPORTS = `
+ALTER TABLE stand_in ADD COLUMN provider_id TEXT;
+CREATE INDEX stand_in_provider ON stand_in (provider_id) WHERE provider_id IS NOT NULL;
 `
 
 const INBOUND_COLUMNS = 'key, source, event, state, attempts, received_ms AS receivedMs, due_ms AS dueMs, problem'
