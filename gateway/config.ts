@@ -2,6 +2,9 @@
 // all problems at once. README's table of settings lists the same names; a test keeps the two equal.
 import { SoundboxError } from '../protocol/index.js'
 
+/** What a merchant's mapping by the operator asks first: nothing, an account or wallet of his name, that and an approved identity check. */
+export const MERCHANT_CHECKS = ['off', 'account', 'full'] as const
+export type MerchantCheck = typeof MERCHANT_CHECKS[number]
 export type TlsFiles = { certFile: string, keyFile: string, caFile: string | null, requestClientCert: boolean }
 export type GatewayConfig = Readonly<{
   dataDir: string
@@ -32,6 +35,11 @@ export type GatewayConfig = Readonly<{
   logLevel: string
   logFile: string | null
   trustProxy: boolean
+  /** Of the operator's place: the day of the mail, the clock of stand-ins. */
+  utcOffsetMinutes: number
+  merchantCheck: MerchantCheck
+  reportTo: readonly string[]
+  reportCron: string
 }>
 
 type Setting = { name: string, fallback: string, what: string }
@@ -70,9 +78,16 @@ export const SETTINGS: readonly Setting[] = [
   { name: 'SOUNDBOX_DEVICE_TYPES_FILE', fallback: '', what: 'JSON list of further device types' },
   { name: 'SOUNDBOX_LOG_LEVEL', fallback: 'info', what: 'debug, info, warn, error or silent' },
   { name: 'SOUNDBOX_LOG_FILE', fallback: '', what: 'write the log there instead of standard output' },
-  { name: 'SOUNDBOX_TRUST_PROXY', fallback: 'false', what: 'true: take the caller\'s address from X-Forwarded-For' }
+  { name: 'SOUNDBOX_TRUST_PROXY', fallback: 'false', what: 'true: take the caller\'s address from X-Forwarded-For' },
+  { name: 'SOUNDBOX_UTC_OFFSET_MINUTES', fallback: '330', what: 'local time of stand-in messages and of the daily mail, -840 to 840' },
+  { name: 'SOUNDBOX_MERCHANT_CHECK', fallback: 'off', what: 'what mapping a merchant asks first: off, account (account or wallet of his name), full (and an approved identity check)' },
+  { name: 'SOUNDBOX_REPORT_TO', fallback: '', what: 'e-mail addresses of the daily mail, by comma; empty = none; needs EMAIL_SMTP_*' },
+  { name: 'SOUNDBOX_REPORT_CRON', fallback: '0 7-11 * * *', what: 'when the mail of the day before goes; a later time is a try after a failure' }
 ]
 
+export const REPORT_ADDRESSES_MAX = 10
+const ADDRESS = '[^\\s@<>,;]{1,64}@[A-Za-z0-9.-]{1,190}'
+const ADDRESSES = new RegExp(`^(?:${ADDRESS}(?: ?, ?${ADDRESS}){0,${REPORT_ADDRESSES_MAX - 1}})?$`)
 type Env = Readonly<Record<string, string | undefined>>
 
 /** Throws one CONFIG_INVALID that names every variable that is wrong. */
@@ -126,7 +141,8 @@ export function parseConfig (env: Env): GatewayConfig {
     deviceTypesFile: optional('SOUNDBOX_DEVICE_TYPES_FILE'),
     logLevel: shape('SOUNDBOX_LOG_LEVEL', /^(?:debug|info|warn|error|silent)$/, 'debug, info, warn, error or silent'),
     logFile: optional('SOUNDBOX_LOG_FILE'),
-    trustProxy: flag('SOUNDBOX_TRUST_PROXY')
+    trustProxy: flag('SOUNDBOX_TRUST_PROXY'),
+    ...merchantSide(shape, cron)
   })
   if ((config.httpTls || config.mqttsPort !== null) && config.tls === null) problems.push('SOUNDBOX_TLS_CERT_FILE and SOUNDBOX_TLS_KEY_FILE are needed for TLS')
   if (config.fallback !== 'spool' && config.pubsubKeyFile === null && config.pubsubHost === null) problems.push('SOUNDBOX_PUBSUB_KEY_FILE is needed for Pub/Sub')
@@ -139,6 +155,20 @@ export function parseConfig (env: Env): GatewayConfig {
 export function describeConfig (config: GatewayConfig): Record<string, unknown> {
   const hide = (url: string): string => url.replace(/:\/\/[^/]*@/, '://[secret]@')
   return { ...config, store: hide(config.store), broker: hide(config.broker) }
+}
+
+type MerchantSide = Pick<GatewayConfig, 'utcOffsetMinutes' | 'merchantCheck' | 'reportTo' | 'reportCron'>
+function merchantSide (shape: (name: string, form: RegExp, what: string) => string, cron: (name: string) => string): MerchantSide {
+  return {
+    utcOffsetMinutes: Number(shape('SOUNDBOX_UTC_OFFSET_MINUTES', /^-?(?:\d{1,2}|[1-7]\d\d|8[0-3]\d|840)$/, 'whole minutes from -840 to 840')),
+    merchantCheck: shape('SOUNDBOX_MERCHANT_CHECK', /^(?:off|account|full)$/, `one of ${MERCHANT_CHECKS.join(', ')}`) as MerchantCheck,
+    reportTo: addresses(shape('SOUNDBOX_REPORT_TO', ADDRESSES, `at most ${REPORT_ADDRESSES_MAX} e-mail addresses, by comma`)),
+    reportCron: cron('SOUNDBOX_REPORT_CRON')
+  }
+}
+
+function addresses (text: string): readonly string[] {
+  return text.split(',').map(address => address.trim()).filter(address => address !== '')
 }
 
 function isoTls (optional: (name: string) => string | null, port: (name: string) => number, problems: string[]): GatewayConfig['isoTls'] {

@@ -14,9 +14,12 @@ import { parseServiceAccount } from './fallback/pubsub-rest.js'
 import { openSpool } from './fallback/spool.js'
 import { openDeviceTypes, parseDeviceTypes } from './fleet/device-types.js'
 import { openFleet } from './fleet/fleet.js'
-import { type Metrics, openMetrics } from './http/metrics.js'
+import { type GaugeReader, type Metrics, openMetrics } from './http/metrics.js'
 import { openHttpServer } from './http/server.js'
 import { openHandlers } from './iso8583/handlers.js'
+import { openIntegrationParts } from './integration-wiring.js'
+import type { IntegrationSettings } from './integration/config.js'
+import type { Cbs } from './iso8583/cbs.js'
 import { openIsoMeter } from './iso8583/meter.js'
 import { parsePeers } from './iso8583/peers.js'
 import { type IsoServer, type IsoTls, openIsoServer } from './iso8583/server.js'
@@ -28,7 +31,8 @@ import { followDirectory, nodeDeps } from './nodes.js'
 import type { Store } from './store/contract.js'
 import { type Directory, openDirectory } from './store/directory.js'
 import { openPostgresStore } from './store/postgres.js'
-import { openSqliteStore } from './store/sqlite.js'
+import { openSqliteStore, type SqliteStore } from './store/sqlite.js'
+import type { Announce } from './trigger/announce.js'
 import { type Heart, openHeart } from './trigger/heart.js'
 import { openPrompter } from './trigger/prompter.js'
 import { openRateLimit } from './trigger/rate.js'
@@ -41,7 +45,8 @@ const UTC_OFFSET_MINUTES = 330
 
 export type Ports = { http: number, mqtt: number | null, mqtts: number | null, websocket: number | null, iso: number | null, isoTls: number | null }
 export type Gateway = { ports: Ports, close: () => Promise<void> }
-export type GatewayDeps = { config: GatewayConfig, log: Log, nowMs: () => number, pid: number }
+/** `integration`: of the same environment as `config`. */
+export type GatewayDeps = { config: GatewayConfig, integration: IntegrationSettings, log: Log, nowMs: () => number, pid: number }
 
 /** Starts everything or nothing: what was opened is closed again when a later part fails. Throws the typed errors of the parts. */
 export async function startGateway (deps: GatewayDeps): Promise<Gateway> {
@@ -57,14 +62,14 @@ export async function startGateway (deps: GatewayDeps): Promise<Gateway> {
   }
 }
 
-async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (() => Promise<void> | void)[]): Promise<Ports> {
+async function openParts ({ config, integration: settings, log, nowMs, pid }: GatewayDeps, closers: (() => Promise<void> | void)[]): Promise<Ports> {
   const opened = <T extends { close: () => Promise<void> | void }>(part: T): T => {
     closers.push(() => part.close())
     return part
   }
   const dataDir = opened(openDataDir(config.dataDir, config.masterKeyFile, pid))
   const shared = config.store === 'sqlite' ? null : opened(await openPostgresStore({ url: config.store, log, nowMs }))
-  const store: Store = shared ?? opened(await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
+  const store: Store | SqliteStore = shared ?? opened(await openSqliteStore({ path: dataDir.file('soundbox.db'), log, nowMs }))
   const directory = await openDirectory({ store, masterKey: dataDir.masterKey, nowMs })
   if (shared !== null) opened(await followDirectory({ store: shared, reload: directory.reload, startTimer, log }))
   const fallback = opened(await openFallback(config, dataDir.file('spool'), log, nowMs))
@@ -78,6 +83,8 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
     policy: { speakMs: config.speakMs, summaryMs: config.summaryMs, receivedTimeoutMs: config.receivedTimeoutMs, attemptsMax: ATTEMPTS_MAX }
   }))
   const fleet = opened(await openFleet({ store, broker, device: directory.device, staysOnline: config.broker !== 'embedded', newId, nowMs, startTimer, log }))
+  const integration = opened(await openIntegrationParts({ config, settings, dataDir, store, directory, fallback, presenceOf: fleet.presence.find, nowMs, log }))
+  const announce = integration.withStandIns(heart.announce)
   const prompter = openPrompter({ broker, isOnline: fleet.presence.isOnline, newId, nowMs, nextSeq: heart.nextSeq })
   closers.push(startTimer(() => { prompter.tick() }, 1000).stop)
   await drainFallback({ store, fallback, log })
@@ -85,28 +92,22 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   parts.broker = opened(await openBroker(config, deviceEvents({ directory, fleet, heart, prompter, log, nowMs }), log, nowMs))
   await heart.resume()
   const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: shared !== null ? { ...config, backupKeep: 0 } : config, nowMs, log })
-  const jobs = opened(startJobs(table, { store, schedule: scheduleCron, nowMs, log }))
-  const iso = await openIso({ config, heart, directory, store, fallback, metrics, nowMs, log })
+  const jobs = opened(startJobs([...table, ...integration.jobs], { store, schedule: scheduleCron, nowMs, log }))
+  closers.push(integration.stop)
+  const iso = await openIso({ config, heart, announce, cbs: integration.cbs ?? simulatedCbs(nowMs), directory, store, fallback, metrics, nowMs, log })
   if (iso !== undefined) opened(iso)
-  metrics.addGauges([
-    { name: 'soundbox_devices_connected', help: 'soundboxes connected', read: () => broker().stats().connected },
-    { name: 'soundbox_pump_waiting', help: 'announcements that wait in memory', read: () => heart.depth().waiting },
-    { name: 'soundbox_pump_in_flight', help: 'announcements sent and not yet received', read: () => heart.depth().inFlight },
-    { name: 'soundbox_vendor_waiting', help: 'announcements that wait for a vendor server', read: () => heart.depth().vendorWaiting },
-    { name: 'soundbox_store_queue', help: 'writes that wait for the database', read: () => store.stats().writeQueue },
-    { name: 'soundbox_fallback_depth', help: 'records that wait in the fallback', read: () => fallback.depth() }
-  ])
+  metrics.addGauges([...integration.gauges, ...houseGauges({ broker, heart, store, fallback })])
   const status = async (): Promise<object> => ({
     broker: broker().stats(), store: store.stats(), fallbackDepth: fallback.depth(), pump: heart.depth(), jobs: jobs.report(), iso: iso?.stats() ?? null,
     banks: directory.banks().length, devices: directory.devices().length
   })
   const http = opened(await openHttpServer({
     host: config.host, port: config.httpPort, socketPath: dataDir.file('gateway.sock'), tls: config.httpTls ? tlsOf(config) : null, trustProxy: config.trustProxy,
-    operatorToken: dataDir.operatorToken, log, metrics, more: [], open: [],
-    trigger: { directory, store, announce: heart.announce, rate: openRateLimit(nowMs), meter: metrics.meter, log, nowMs },
+    signIn: integration.signIn, log, metrics, more: integration.more, open: integration.open,
+    trigger: { directory, store, announce, rate: openRateLimit(nowMs), meter: metrics.meter, log, nowMs },
     admin: {
-      directory, checkType: types.typeOf, onDeviceChanged: fleet.handleChanged, onDeviceBarred: tid => { broker().disconnect(tid) }, presenceOf: fleet.presence.find,
-      sendCommand: (tid, command) => fleet.commands.send(tid, command), say: prompter.say,
+      directory, checkType: types.typeOf, checkMerchant: integration.checkMerchant, onDeviceChanged: fleet.handleChanged, onDeviceBarred: tid => { broker().disconnect(tid) },
+      presenceOf: fleet.presence.find, sendCommand: (tid, command) => fleet.commands.send(tid, command), say: prompter.say,
       totalToday: device => store.totalSince(device.tid, localMidnight(nowMs(), device.quietHours?.utcOffsetMinutes ?? UTC_OFFSET_MINUTES))
     },
     look: { store, feed: heart.feed, status },
@@ -116,6 +117,18 @@ async function openParts ({ config, log, nowMs, pid }: GatewayDeps, closers: (()
   dataDir.writePorts({ ...ports, pid })
   log.info({ ...ports, dataDir: config.dataDir }, 'gateway ready')
   return ports
+}
+
+/** Read when somebody looks. */
+function houseGauges ({ broker, heart, store, fallback }: { broker: () => Broker, heart: Heart, store: Store, fallback: Fallback }): readonly GaugeReader[] {
+  return [
+    { name: 'soundbox_devices_connected', help: 'soundboxes connected', read: () => broker().stats().connected },
+    { name: 'soundbox_pump_waiting', help: 'announcements that wait in memory', read: () => heart.depth().waiting },
+    { name: 'soundbox_pump_in_flight', help: 'announcements sent and not yet received', read: () => heart.depth().inFlight },
+    { name: 'soundbox_vendor_waiting', help: 'announcements that wait for a vendor server', read: () => heart.depth().vendorWaiting },
+    { name: 'soundbox_store_queue', help: 'writes that wait for the database', read: () => store.stats().writeQueue },
+    { name: 'soundbox_fallback_depth', help: 'records that wait in the fallback', read: () => fallback.depth() }
+  ]
 }
 
 async function openFallback (config: GatewayConfig, dir: string, log: Log, nowMs: () => number): Promise<Fallback> {
@@ -137,14 +150,14 @@ async function openBroker (config: GatewayConfig, events: BrokerEvents, log: Log
   return await openEmbeddedBroker({ host: config.host, mqttPort: config.mqttPort, ...tls, ...websocket, log, nowMs }, events)
 }
 
-type IsoDeps = { config: GatewayConfig, heart: Heart, directory: Directory, store: Store, fallback: Fallback, metrics: Metrics, nowMs: () => number, log: Log }
+type IsoDeps = { config: GatewayConfig, heart: Heart, announce: Announce, cbs: Cbs, directory: Directory, store: Store, fallback: Fallback, metrics: Metrics, nowMs: () => number, log: Log }
 
 /** The door for switches, when there is a peers file. */
-async function openIso ({ config, heart, directory, store, fallback, metrics, nowMs, log }: IsoDeps): Promise<IsoServer | undefined> {
+async function openIso ({ config, heart, announce, cbs, directory, store, fallback, metrics, nowMs, log }: IsoDeps): Promise<IsoServer | undefined> {
   if (config.isoPeersFile === null) return undefined
   const read = (path: string): string => readText(path, 'SOUNDBOX_ISO_PEERS_FILE, or a file it names,')
   const handle = openHandlers({
-    directory, store, fallback, announce: heart.announce, reverse: heart.reverse, notify: heart.notify, nextSeq: heart.nextSeq, speakMs: config.speakMs, cbs: simulatedCbs(nowMs),
+    directory, store, fallback, announce, reverse: heart.reverse, notify: heart.notify, nextSeq: heart.nextSeq, speakMs: config.speakMs, cbs,
     meter: metrics.meter, nowMs, log
   })
   const tls = config.isoTls === null ? null : isoTlsOf(config.isoTls)

@@ -1,14 +1,17 @@
 #!/usr/bin/env node
 // The edge of the gateway process: environment in, log out, signals. `node dist/gateway/main.js`, or `soundbox gateway`.
+import { readFileSync } from 'node:fs'
 import { pino } from 'pino'
 import { safeErrorText, SoundboxError } from '../protocol/index.js'
 import { describeConfig, parseConfig, SETTINGS } from './config.js'
 import { startGateway } from './gateway.js'
+import { parseIntegrationConfig } from './integration/config.js'
 import { describeError } from './log-error.js'
 
 if (process.argv.includes('--help') || process.argv.includes('-h')) {
   const rows = SETTINGS.map(({ name, fallback, what }) => `  ${name.padEnd(30)} ${what} [${fallback === '' ? 'empty' : fallback}]`)
   process.stdout.write(`soundbox gateway: the daemon between bank and voice. Settings are environment variables:\n${rows.join('\n')}\n`)
+  process.stdout.write('Providers (CBS_API_*, BILL_API_*, SMS_API_*, EMAIL_SMTP_*, FIREBASE_FCM_*, DIDIT_API_*, TOTP_*): gateway/integration/README.md\n')
   process.exit(0)
 }
 
@@ -22,10 +25,11 @@ try {
 
 async function run (): Promise<void> {
   const config = parseConfig(process.env)
+  const integration = parseIntegrationConfig(process.env, path => readFileSync(path, 'utf8'))
   const destination = pino.destination({ dest: config.logFile ?? 1, sync: false, mkdir: true })
   const log = pino({ level: config.logLevel, base: { pid: process.pid }, serializers: { err: describeError } }, destination)
   log.info(describeConfig(config), 'gateway starts')
-  const gateway = await startGateway({ config, log, nowMs: Date.now, pid: process.pid })
+  const gateway = await startGateway({ config, integration, log, nowMs: Date.now, pid: process.pid })
   let stopping = false
   const stop = (signal: NodeJS.Signals): void => {
     if (stopping) {

@@ -66,6 +66,7 @@ export const ERRORS = {
   PROVIDER_RESPONSE_INVALID: { status: 502, partner: null, iso: '96', retryable: false, remedy: 'compare the answer of the provider with its mapping' },
   PROVIDER_STATE_UNKNOWN: { status: 502, partner: null, iso: '96', retryable: false, remedy: 'the provider may have done it: ask for the state, do not repeat' },
   AUDIT_TAMPERED: { status: 500, partner: null, iso: null, retryable: false, remedy: 'keep the database as evidence and compare it with a backup' },
+  MERCHANT_REFUSED: { status: 422, partner: null, iso: null, retryable: false, remedy: 'compare name, account and identity check of the merchant; a person may accept a review' },
   TOTP_INVALID: { status: 401, partner: null, iso: null, retryable: false, remedy: 'enter the current code of the authenticator; each code works once' },
   // Devices, serial and speech.
   SERIAL_UNAVAILABLE: { status: 503, partner: null, iso: null, retryable: true, remedy: 'check the cable and the port (soundbox serial list), and that no other program holds it' },

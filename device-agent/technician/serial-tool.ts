@@ -88,7 +88,11 @@ async function withBox<T> (choice: PortChoice, deps: ToolDeps, work: (talk: Talk
   let latest: BoxHello | undefined
   let greet = (_hello: BoxHello): void => {}
   const greeted = new Promise<BoxHello>(resolve => { greet = resolve })
-  const box = openSerialBox({ ...boxOptions(choice, deps), onHello: hello => { greet(latest = hello) }, onStatus: news => { status = news }, onLost: () => {} })
+  const onHello = (hello: BoxHello): void => {
+    latest = hello
+    greet(hello)
+  }
+  const box = openSerialBox({ ...boxOptions(choice, deps), onHello, onStatus: news => { status = news }, onLost: () => {} })
   try {
     const hello = await Promise.race([greeted, pause(deps.timers, PROBE_TIMEOUT_MS).then(() => undefined)])
     if (hello === undefined) throw box.error() ?? new SoundboxError('SERIAL_TIMEOUT', `no soundbox answers on ${choice.path} at ${choice.baudRate ?? BAUD_RATE_DEFAULT} baud`)

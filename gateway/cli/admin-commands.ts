@@ -1,12 +1,12 @@
-// bank, device, merchant, history, tail, status: thin commands over the operator's API.
+// bank, device, history, tail, status, and those of the neighbouring files: thin commands over the operator's API.
 import type { Command } from 'commander'
 import { SoundboxError } from '../../protocol/index.js'
+import { addAccessCommands } from './access-commands.js'
 import type { Client } from './client.js'
+import { type Context, type Row, wholeNumber } from './context.js'
+import { addMerchantCommands } from './merchant-commands.js'
 import type { Output } from './output.js'
 
-/** What every command gets: a client on demand, where to print, and a signal that Ctrl-C aborts. */
-export type Context = { client: () => Client, output: () => Output, interrupted: () => AbortSignal }
-type Row = Record<string, unknown>
 const DEVICE_TYPE = 'SB1'
 const ADD_COUNT_MAX = 9999
 
@@ -15,6 +15,7 @@ export function addAdminCommands (program: Command, context: Context): void {
   addBankCommands(program, context)
   addDeviceCommands(program, context)
   addMerchantCommands(program, context)
+  addAccessCommands(program, context)
   addLookCommands(program, context)
 }
 
@@ -94,19 +95,6 @@ function addBoxCommands (device: Command, { client, output }: Context): void {
   for (const [name, what] of Object.entries(commands)) {
     device.command(name).description(what).argument('<tid>').action(async (tid: string) => { output().one(await client().call('POST', path(tid, '/commands'), { name })) })
   }
-}
-
-function addMerchantCommands (program: Command, { client, output }: Context): void {
-  const merchant = program.command('merchant').description('which merchant speaks through which soundbox')
-  for (const action of ['map', 'unmap']) {
-    merchant.command(action).description(`${action} a merchant and a soundbox`).requiredOption('--bank <id>').option('--merchant <vpa>', 'VPA or mid; leave out for a bank without database', '')
-      .requiredOption('--device <tid>')
-      .action(async (options: Row) => { output().one(await client().call('POST', `/merchants/${action}`, { bank: options['bank'], merchant: options['merchant'], tid: options['device'] })) })
-  }
-  merchant.command('list').description('all mappings').action(async () => {
-    const { mappings } = await client().call('GET', '/merchants')
-    output().rows(mappings as Row[], { bankId: 'bank', merchant: 'merchant', tid: 'tid', mappedAt: 'mapped' })
-  })
 }
 
 function addLookCommands (program: Command, { client, output, interrupted }: Context): void {
@@ -195,10 +183,4 @@ function timeText (value: unknown): string | undefined {
   if (ago === null) return value
   const unit = { s: 1000, m: 60_000, h: 3_600_000, d: 86_400_000 }[ago[2] as 's' | 'm' | 'h' | 'd']
   return new Date(Date.now() - Number(ago[1]) * unit).toISOString()
-}
-
-/** Throws INPUT_INVALID. */
-export function wholeNumber (value: unknown, name: string): number {
-  if (!/^\d{1,15}$/.test(String(value))) throw new SoundboxError('INPUT_INVALID', `${name} must be a whole number`)
-  return Number(value)
 }

@@ -93,6 +93,7 @@ function send (target: Target, method: string, path: string, body: string | unde
 async function readAnswer (answer: Answer): Promise<Record<string, unknown>> {
   const status = answer.statusCode ?? 0
   const text = await readText(answer)
+  if (status === 204) return {}
   let value: Record<string, unknown>
   try {
     value = JSON.parse(text) as Record<string, unknown>

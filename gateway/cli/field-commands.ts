@@ -8,7 +8,7 @@ import { createInterface } from 'node:readline'
 import { join } from 'node:path'
 import type { Command } from 'commander'
 import { isSoundboxError, SoundboxError } from '../../protocol/index.js'
-import type { Context } from './admin-commands.js'
+import type { Context } from './context.js'
 import { EXIT } from './output.js'
 
 const TOOL = 'device-agent/technician/main.js'

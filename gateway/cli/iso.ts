@@ -9,7 +9,7 @@ import { formatStan, isApproved, transmissionTime } from '../iso8583/dialect.js'
 import { parsePeer, type PeerProfile } from '../iso8583/peers.js'
 import { openIsoServer } from '../iso8583/server.js'
 import { simulatedCbs } from '../iso8583/simulated-cbs.js'
-import type { Context } from './admin-commands.js'
+import type { Context } from './context.js'
 import { EXIT } from './output.js'
 
 type Options = Record<string, unknown>

@@ -4,6 +4,7 @@ import { type Static, Type } from 'typebox'
 import { isTid, LANGUAGES, parseLanguage, SoundboxError } from '../../protocol/index.js'
 import type { Bank, Device, DevicePatch, Directory } from '../store/directory.js'
 import type { Said, Saying } from '../trigger/prompter.js'
+import { CheckFields, type CheckForm, checkForm } from './merchant-check.js'
 
 const Text = (description: string, max = 128): ReturnType<typeof Type.String> => Type.String({ description, minLength: 1, maxLength: max })
 const BankBody = Type.Object({
@@ -37,6 +38,9 @@ const DeviceChange = Type.Object({
 const MapBody = Type.Object({
   bank: Text('bank id', 32), merchant: Type.String({ maxLength: 128, description: 'VPA or mid; empty for a bank without database' }), tid: Text('serial number', 32)
 }, { additionalProperties: false, examples: [{ bank: 'pnb', merchant: 'test@isu', tid: '123456787654' }] })
+const CheckedMapBody = Type.Object({ ...MapBody.properties, check: Type.Optional(CheckFields) }, {
+  additionalProperties: false, examples: [{ bank: 'pnb', merchant: 'test@isu', tid: '123456787654', check: { names: ['Asha Juma'], account: { accountNo: '0150245000100', bic: 'NMIBTZTZ' } } }]
+})
 const RotateBody = Type.Object({
   overlapSeconds: Type.Optional(Type.Integer({ minimum: 0, maximum: 30 * 86_400, description: 'how long the old keys stay live; default one day' }))
 }, { additionalProperties: false })
@@ -63,6 +67,8 @@ export type AdminDeps = {
   sendCommand: (tid: string, command: { name: string, args: Record<string, string | number | boolean> }) => Promise<object>
   /** Lets the box say a test phrase or a code, and waits for its word. Throws DEVICE_OFFLINE. */
   say: (device: Device, what: Saying) => Promise<Said>
+  /** Asks for account, name and identity of a merchant before he is mapped, as the settings say; null = nothing was asked. Throws MERCHANT_REFUSED. */
+  checkMerchant: (of: { bankId: string, merchant: string }, form: CheckForm | undefined) => Promise<object | null>
   /** Payments of this box since its local midnight. */
   totalToday: (device: Device) => Promise<{ count: number, amountMinor: number }>
 }
@@ -73,10 +79,11 @@ export async function adminRoutes (app: FastifyInstance, deps: AdminDeps): Promi
   bankRoutes(app, deps)
   deviceRoutes(app, deps)
   const { directory } = deps
-  app.post('/merchants/map', { schema: { tags: ['merchants'], summary: 'Let a merchant speak through a soundbox', body: MapBody } }, async request => {
-    const body = request.body as Static<typeof MapBody>
+  app.post('/merchants/map', { schema: { tags: ['merchants'], summary: 'Let a merchant speak through a soundbox', body: CheckedMapBody } }, async request => {
+    const { check, ...body } = request.body as Static<typeof CheckedMapBody>
+    const checked = await deps.checkMerchant({ bankId: body.bank, merchant: body.merchant }, check === undefined ? undefined : checkForm(check))
     const outcome = await directory.map(body.bank, body.merchant, body.tid)
-    return { ...body, outcome, message: outcome === 'present' ? 'Device-VPA Mapping already present.' : 'mapped' }
+    return { ...body, outcome, ...(checked === null ? {} : { check: checked }), message: outcome === 'present' ? 'Device-VPA Mapping already present.' : 'mapped' }
   })
   app.post('/merchants/unmap', { schema: { tags: ['merchants'], summary: 'End a mapping', body: MapBody } }, async request => {
     const body = request.body as Static<typeof MapBody>

@@ -21,7 +21,8 @@ const TokenBody = Type.Object({
   ratePerMinute: Type.Optional(Type.Integer({ minimum: 1, maximum: TOKEN_RATE_PER_MINUTE_MAX, description: `calls a minute; default ${TOKEN_RATE_PER_MINUTE}` }))
 }, { additionalProperties: false, examples: [{ kind: 'partner', name: 'shop app', lifeDays: 365, permissions: ['interbank_account_name', 'mno_validate'] }] })
 const AuditQuery = Type.Object({
-  after: Type.Optional(Type.Integer({ minimum: 0, description: 'rows after this sequence number' })), limit: Type.Optional(Type.Integer({ minimum: 1, maximum: AUDIT_READ_ROWS_MAX }))
+  after: Type.Optional(Type.String({ pattern: '^\\d{1,15}$', description: 'rows after this sequence number' })),
+  limit: Type.Optional(Type.String({ pattern: '^[1-9]\\d{0,2}$', description: `1 to ${AUDIT_READ_ROWS_MAX}; default 100` }))
 }, { additionalProperties: false })
 const VerifyBody = Type.Object({
   anchor: Type.Optional(Type.Object({ seq: Type.Integer({ minimum: 1 }), hash: Type.String({ pattern: '^[0-9a-f]{64}$' }) },
@@ -35,14 +36,15 @@ export async function integrationAdminRoutes (app: FastifyInstance, deps: Integr
     const { token, row } = await deps.tokens.issue(request.body as NewToken)
     return await reply.code(201).send({ token, ...row })
   })
-  app.get('/tokens', { schema: { tags, summary: 'Tokens, without their secrets' } }, async () => deps.tokens.list())
+  app.get('/tokens', { schema: { tags, summary: 'Tokens, without their secrets' } }, async () => ({ tokens: deps.tokens.list() }))
   app.delete('/tokens/:id', { schema: { tags, summary: 'End a token for good' } }, async (request, reply) => {
     await deps.tokens.revoke((request.params as { id: string }).id)
     return await reply.code(204).send()
   })
   app.get('/audit', { schema: { tags, summary: 'Audit rows of provider calls, oldest first', querystring: AuditQuery } }, async request => {
-    const { after = 0, limit = 100 } = request.query as { after?: number, limit?: number }
-    const rows = await deps.audit.page(after, limit)
+    const { after = '0', limit: limitText = '100' } = request.query as { after?: string, limit?: string }
+    const limit = Math.min(AUDIT_READ_ROWS_MAX, Number(limitText))
+    const rows = await deps.audit.page(Number(after), limit)
     return { rows, next: rows.length === limit ? rows.at(-1)?.seq ?? null : null }
   })
   app.post('/audit/verify', { schema: { tags, summary: 'Walk the chain of the audit trail', body: VerifyBody } }, async request => {

@@ -1,5 +1,5 @@
 // The HTTP server: one Fastify application behind a TCP port and a unix socket. Whoever may open the socket (file mode 600) is the
-// operator; over TCP an operator's token is asked for. Limits and time-outs are set here, for all routes.
+// operator; over TCP a token is asked for (sign-in.ts). Limits and time-outs are set here, for all routes.
 import helmet from '@fastify/helmet'
 import swagger from '@fastify/swagger'
 import swaggerUi from '@fastify/swagger-ui'
@@ -9,11 +9,12 @@ import { randomUUID } from 'node:crypto'
 import { chmodSync, rmSync } from 'node:fs'
 import { createServer, type Server } from 'node:http'
 import type { AddressInfo, Socket } from 'node:net'
-import { ERRORS, isSameSecret, isSoundboxError, type Log, SoundboxError } from '../../protocol/index.js'
+import { ERRORS, isSoundboxError, type Log, SoundboxError } from '../../protocol/index.js'
 import { type AdminDeps, adminRoutes } from './admin-routes.js'
 import { type LookDeps, lookRoutes } from './look-routes.js'
 import { bankRoutes } from './bank-routes.js'
 import type { Metrics } from './metrics.js'
+import type { SignIn } from './sign-in.js'
 import { BODY_BYTES_MAX, type TriggerRouteDeps, triggerRoutes } from './trigger-routes.js'
 
 /** A request must be whole within this; a slow sender holds a socket, nothing else. */
@@ -34,7 +35,7 @@ export type HttpDeps = {
   socketPath: string | null
   tls: { cert: Buffer, key: Buffer } | null
   trustProxy: boolean
-  operatorToken: string
+  signIn: SignIn
   log: Log
   trigger: TriggerRouteDeps
   admin: AdminDeps
@@ -70,11 +71,13 @@ export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
     await bankRoutes(scope, { ...deps.trigger, checkType: deps.admin.checkType, onDeviceChanged: deps.admin.onDeviceChanged })
   })
   await app.register(async scope => {
-    scope.addHook('onRequest', async request => { requireOperator(request, deps.operatorToken, trusted) })
+    scope.addHook('onRequest', async request => { if (!trusted.has(request.raw.socket)) deps.signIn.admit(request) })
+    await deps.signIn.totpRoutes(scope)
     await adminRoutes(scope, deps.admin)
     await lookRoutes(scope, deps.look)
     for (const register of deps.more) await register(scope)
   }, { prefix: '/api/v1/admin' })
+  await app.register(deps.signIn.sessionRoutes, { prefix: '/api/v1/admin' })
   for (const register of deps.open) await app.register(register)
   return await listen(app, deps, trusted)
 }
@@ -142,13 +145,6 @@ async function listenLocally (app: FastifyInstance, path: string, trusted: WeakS
   })
   chmodSync(path, 0o600)
   return server
-}
-
-/** Over the unix socket everyone is the operator; over TCP the bearer token decides. Throws UNAUTHORIZED. */
-function requireOperator (request: FastifyRequest, token: string, trusted: WeakSet<Socket>): void {
-  if (trusted.has(request.raw.socket)) return
-  const given = /^Bearer (\S+)$/.exec(request.headers.authorization ?? '')?.[1] ?? ''
-  if (given === '' || !isSameSecret(given, token)) throw new SoundboxError('UNAUTHORIZED', 'a live operator token is needed')
 }
 
 function refuseUnderPressure (): never {

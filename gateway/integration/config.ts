@@ -51,7 +51,8 @@ export type SigningConfig =
   | { kind: 'jws', key: Secret, header: string, algorithm: 'RS256' | 'PS256' | 'ES256' | 'EdDSA', keyId: string | undefined }
 export type EncryptionConfig = { encryptKey: string, decryptKey: Secret | undefined, algorithm: 'RSA-OAEP-256' | 'ECDH-ES+A256KW', keyId: string | undefined }
 
-export type CBSAPIConfig = IntegrationConfig & { transport: 'http' | 'iso8583', temporal: TemporalCBSConfig }
+/** `isoTarget`: JSON of the switch behind `iso8583`, as gateway/iso8583/target.ts reads it. */
+export type CBSAPIConfig = IntegrationConfig & { transport: 'http' | 'iso8583', isoTarget: string | undefined, temporal: TemporalCBSConfig }
 /** The simulated bank: how many invented customers, from which seed, and how slow it answers. */
 export type TemporalCBSConfig = { seed: number, customers: number, latencyMs: number, country: string, currency: string }
 export type BILLAPIConfig = IntegrationConfig
@@ -80,7 +81,7 @@ export function parseIntegrationConfig (env: Env, readFile: ReadFile): Integrati
   const http = (prefix: string, providerByDefault?: string): IntegrationConfig => httpConfig(at(prefix), prefix, isProduction, providerByDefault)
   const settings = {
     isProduction,
-    cbs: { ...http('CBS_API'), transport: at('CBS_API').word('TRANSPORT', ['http', 'iso8583'], 'http'), temporal: temporalConfig(at('CBS_API')) },
+    cbs: { ...http('CBS_API'), transport: at('CBS_API').word('TRANSPORT', ['http', 'iso8583'], 'http'), isoTarget: at('CBS_API').fileText('ISO_TARGET'), temporal: temporalConfig(at('CBS_API')) },
     bill: http('BILL_API'),
     sms: { ...http('SMS_API'), senderId: at('SMS_API').text('SENDER_ID') },
     email: emailConfig(at('EMAIL_SMTP'), isProduction),
@@ -229,7 +230,20 @@ function temporalConfig (read: Reader): TemporalCBSConfig {
 
 function pushConfig (read: Reader, base: IntegrationConfig): FirebaseFCMConfig {
   const serviceAccount = read.secret('SERVICE_ACCOUNT')
-  return { ...base, provider: base.provider ?? (serviceAccount === undefined ? undefined : 'fcm'), serviceAccount }
+  const project = serviceAccount === undefined ? undefined : projectOf(serviceAccount)
+  return {
+    ...base, provider: base.provider ?? (serviceAccount === undefined ? undefined : 'fcm'), serviceAccount, params: { ...(project === undefined ? {} : { project }), ...base.params }
+  }
+}
+
+/** The project that the account belongs to; a file that cannot be read is reported when it signs. */
+function projectOf (account: Secret): string | undefined {
+  try {
+    const { project_id: id } = JSON.parse(account.reveal()) as { project_id?: unknown }
+    return typeof id === 'string' && id !== '' ? id : undefined
+  } catch {
+    return undefined
+  }
 }
 
 function kycConfig (read: Reader, base: IntegrationConfig): DiditAPIConfig {

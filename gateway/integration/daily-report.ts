@@ -15,7 +15,7 @@ export type DayProvider = { issuer: string, calls: number, failed: number, unkno
 export type DayTotals = {
   day: string, gateway: string, banks: readonly DayBank[], deliveries: DayDeliveries, latency: { p50Ms: number, p99Ms: number } | null
   devices: { active: number, silent: readonly string[] }, standIns: { sent: number, failed: number, unknown: number }
-  fallback: { waiting: number, drained: number }, providers: readonly DayProvider[], audit: { rows: number, ok: boolean } | null
+  fallback: { waiting: number }, providers: readonly DayProvider[], audit: { rows: number, ok: boolean } | null
 }
 
 /** The mail of a day. `client_ref` is the day's, so that a report is sent once whatever is retried. */
@@ -52,13 +52,12 @@ function bankLine ({ name, currency, payments, amountMinor, failed, reversed }: 
   return `${name}: ${payments} payments, ${currency} ${amount}; ${failed} failed, ${reversed} reversed`
 }
 
-function deliveryLines ({ deliveries: d, latency, standIns, fallback }: DayTotals): string[] {
+function deliveryLines ({ deliveries: d, latency, standIns }: DayTotals): string[] {
   return [
     `${d.spoken} spoken, ${d.summarised} within a summary, ${d.handed} handed to a vendor`,
     `${d.muted} muted, ${d.expired} expired, ${d.failed} failed, ${d.open} still open`,
     ...(latency === null ? [] : [`from acceptance to the end of the voice: half within ${latency.p50Ms} ms, 99 of 100 within ${latency.p99Ms} ms`]),
-    ...(standIns.sent + standIns.failed + standIns.unknown === 0 ? [] : [`stand-ins: ${standIns.sent} sent, ${standIns.failed} failed, ${standIns.unknown} of unknown state`]),
-    ...(fallback.drained === 0 ? [] : [`${fallback.drained} records came through the fallback queue`])
+    ...(standIns.sent + standIns.failed + standIns.unknown === 0 ? [] : [`stand-ins: ${standIns.sent} sent, ${standIns.failed} failed, ${standIns.unknown} of unknown state`])
   ]
 }
 

@@ -8,11 +8,6 @@ export const ATTEMPTS_MAX = 3
 export const BACKOFF_BASE_MS = 100
 export const BACKOFF_CAP_MS = 2_000
 
-export const BREAKER_WINDOW_MS = 30_000
-export const BREAKER_CALLS_MIN = 10 // Fewer outcomes in the window say nothing.
-export const BREAKER_FAILURE_SHARE = 0.5
-export const BREAKER_OPEN_MS = 10_000 // After it one probe may try.
-
 export const BULKHEAD_ACTIVE_MAX = 16 // Calls of one issuer on the wire at once; also the sockets of its pool.
 export const BULKHEAD_QUEUE_MAX = 32 // Calls of one issuer that wait; the next one is refused.
 

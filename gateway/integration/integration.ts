@@ -57,7 +57,7 @@ function transportFrom (deps: IntegrationDeps, issuer: Issuer, run: CallRunner):
   if (settings[issuer].simulate) return factories.simulated(issuer, settings)
   if (issuer === 'email') return settings.email.host === undefined ? undefined : factories.smtp(settings, run)
   if (issuer === 'cbs' && settings.cbs.transport === 'iso8583') {
-    if (factories.iso8583 === undefined) throw new SoundboxError('PROVIDER_CONFIG', 'CBS_API_TRANSPORT=iso8583 needs an ISO 8583 peer')
+    if (factories.iso8583 === undefined) throw new SoundboxError('PROVIDER_CONFIG', 'CBS_API_TRANSPORT=iso8583 needs the switch that CBS_API_ISO_TARGET_FILE describes')
     return factories.iso8583(run)
   }
   const config = httpConfigOf(settings, issuer)

@@ -15,7 +15,11 @@ export const NAME_SCORE_REVIEW = 0.5
 
 export type Settlement = { kind: 'bank', fspId?: string, bic?: string, accountNo: string } | { kind: 'wallet', mno: string, msisdn: string }
 /** `names`: legal and trade name; the better match counts. `kycSession`: of an identity check that was opened for this merchant. */
-export type MerchantForm = { merchant: string, names: readonly [string, ...string[]], settlement: Settlement, kycSession: string | null }
+export type MerchantForm = {
+  merchant: string, names: readonly [string, ...string[]], settlement: Settlement, kycSession: string | null
+  /** False: a merchant without identity check is no reason to wait. Default true. */
+  needsIdentity?: boolean
+}
 
 type Found<T> = { state: 'found', value: T } | { state: 'refused', code: string } | { state: 'unanswered', code: string }
 export type OnboardingEvidence = {
@@ -24,7 +28,7 @@ export type OnboardingEvidence = {
 }
 export type OnboardingReason =
   | 'name-matches' | 'name-matches-partly' | 'name-is-masked' | 'name-differs' | 'account-unknown' | 'account-not-live' | 'account-unanswered'
-  | 'identity-approved' | 'identity-in-review' | 'identity-declined' | 'identity-unfinished' | 'identity-missing' | 'identity-of-another' | 'identity-unanswered'
+  | 'identity-approved' | 'identity-not-asked' | 'identity-in-review' | 'identity-declined' | 'identity-unfinished' | 'identity-missing' | 'identity-of-another' | 'identity-unanswered'
 export type OnboardingVerdict = 'approve' | 'review' | 'reject' | 'wait'
 /** `nameScore`: 0 to 1, null when there was nothing to compare. Names themselves are not in it: it may be logged and kept. */
 export type OnboardingDecision = { verdict: OnboardingVerdict, reasons: readonly OnboardingReason[], nameScore: number | null, lookupRef: string | null }
@@ -64,7 +68,7 @@ function accountFinding ({ account }: OnboardingEvidence, score: number | null):
 
 function kycFinding (form: MerchantForm, { kyc }: OnboardingEvidence): Finding {
   switch (kyc.state) {
-    case 'none': return { verdict: 'wait', reason: 'identity-missing' }
+    case 'none': return form.needsIdentity === false ? { verdict: 'approve', reason: 'identity-not-asked' } : { verdict: 'wait', reason: 'identity-missing' }
     case 'refused': return { verdict: 'wait', reason: 'identity-missing' }
     case 'unanswered': return { verdict: 'wait', reason: 'identity-unanswered' }
     case 'found': break

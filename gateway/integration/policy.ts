@@ -7,9 +7,9 @@
 // (`Attempt`), never by throwing, and that ends when its signal fires. What is left after the last attempt becomes one SoundboxError.
 // One policy an issuer: no state is shared between issuers, and nothing of the store is touched here.
 import { type ErrorCode, type Log, SoundboxError } from '../../protocol/index.js'
+import { type Breaker, BREAKER_POLICY, CLOSED, stepBreaker } from '../breaker.js'
 import type { Audit } from './audit.js'
 import { type AllowList, allowListFrom, maskedJson, maskText } from './audit-mask.js'
-import { type Breaker, BREAKER_POLICY, CLOSED, stepBreaker } from './breaker.js'
 import { openBulkhead } from './bulkhead.js'
 import { type Cancel, followSignal, openCancel } from './cancel.js'
 import type { LimitsConfig } from './config.js'

@@ -43,26 +43,27 @@ export function standInCall (row: StandIn, clientRef: string, words: StandInWord
 /** As ServiceClient.call of services.ts. */
 export type CallProvider = <S extends ServiceName>(service: S, input: unknown) => Promise<ServiceResponse<S>>
 
-/** Sends a stand-in; for StandInDeps.send. Throws the PROVIDER_* codes, and PROVIDER_REJECTED when the recipient was refused or the app is gone. */
-export async function sendStandIn (call: CallProvider, row: StandIn, clientRef: string, words: StandInWords): Promise<void> {
+/** Sends a stand-in; for StandInDeps.send. Returns what the provider calls an SMS: its report will name it.
+ *  Throws the PROVIDER_* codes, and PROVIDER_REJECTED when the recipient was refused or the app is gone. */
+export async function sendStandIn (call: CallProvider, row: StandIn, clientRef: string, words: StandInWords): Promise<string | null> {
   const { service, input } = standInCall(row, clientRef, words)
   switch (service) {
     case 'send_sms_message': {
-      const { recipients } = await call(service, input)
+      const { recipients, provider_id: id } = await call(service, input)
       if (recipients.every(recipient => recipient.status === 'REJECTED')) throw new SoundboxError('PROVIDER_REJECTED', 'the number was refused')
       if (recipients.some(recipient => recipient.status === 'UNKNOWN')) throw new SoundboxError('PROVIDER_STATE_UNKNOWN', 'the gateway does not say whether the number was accepted')
-      return
+      return id
     }
     case 'send_push_message': {
       const { token_state: state } = await call(service, input)
       if (state === 'GONE') throw new SoundboxError('PROVIDER_REJECTED', 'the app is gone: register its token again')
-      return
+      return null
     }
     case 'send_email_message': {
       const { accepted } = await call(service, input)
       if (accepted.length === 0) throw new SoundboxError('PROVIDER_REJECTED', 'the address was refused')
-      return
+      return null
     }
-    default: service satisfies never
+    default: return service satisfies never
   }
 }

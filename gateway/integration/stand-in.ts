@@ -14,6 +14,7 @@ export const STAND_IN_RETRY_MS = 10_000
 export const STAND_IN_STALE_MS = 300_000 // Five minutes after the payment the customer has left; a late message only confuses.
 export const STAND_IN_STUCK_MS = 180_000 // Longer than the longest total of a provider call: who claimed it has died.
 export const STAND_IN_BATCH_MAX = 50
+export const STAND_IN_AT_ONCE_MAX = 8 // A provider that answers slowly must not make the others of a batch stale.
 const REASON_CHARS_MAX = 300
 export const STAND_IN_AFTER_MS_MIN = 3_000
 export const STAND_IN_AFTER_MS_MAX = 120_000
@@ -119,14 +120,20 @@ export function standInRef (row: Pick<StandIn, 'bankId' | 'transactionId'>): str
 
 async function runDue (deps: StandInDeps, isClosed: () => boolean): Promise<void> {
   const nowMs = deps.nowMs()
-  for (const row of await deps.due(nowMs, nowMs - STAND_IN_STUCK_MS, STAND_IN_BATCH_MAX)) {
-    if (isClosed()) return
-    const spoken = row.state === 'waiting' && await deps.isSpoken(row.bankId, row.transactionId)
-    const { next, send } = stepStandIn(row, { kind: 'tick', spoken }, deps.nowMs())
-    if (next === row) continue
-    if (!send) await deps.save(next)
-    else if (await deps.claim(row, next)) await sendClaimed(deps, next)
+  const rows = await deps.due(nowMs, nowMs - STAND_IN_STUCK_MS, STAND_IN_BATCH_MAX)
+  for (let from = 0; from < rows.length && !isClosed(); from += STAND_IN_AT_ONCE_MAX) {
+    const outcomes = await Promise.allSettled(rows.slice(from, from + STAND_IN_AT_ONCE_MAX).map(row => lookAfter(deps, row)))
+    const failed = outcomes.find(outcome => outcome.status === 'rejected')
+    if (failed !== undefined) throw failed.reason
   }
+}
+
+async function lookAfter (deps: StandInDeps, row: StandIn): Promise<void> {
+  const spoken = row.state === 'waiting' && await deps.isSpoken(row.bankId, row.transactionId)
+  const { next, send } = stepStandIn(row, { kind: 'tick', spoken }, deps.nowMs())
+  if (next === row) return
+  if (!send) await deps.save(next)
+  else if (await deps.claim(row, next)) await sendClaimed(deps, next)
 }
 
 async function sendClaimed (deps: StandInDeps, row: StandIn): Promise<void> {
@@ -135,7 +142,7 @@ async function sendClaimed (deps: StandInDeps, row: StandIn): Promise<void> {
   await deps.save(next)
   const fields = { bankId: row.bankId, channel: row.channel, state: next.state, attempts: next.attempts, reason: next.reason }
   if (next.state === 'sent') deps.log.info(fields, 'stand-in sent')
-  else deps.log.warn(fields, 'stand-in was not sent')
+  else deps.log.warn(fields, next.state === 'unknown' ? 'nobody knows whether a stand-in went' : 'stand-in was not sent')
 }
 
 const NOT_SENT: readonly ErrorCode[] = ['PROVIDER_UNAVAILABLE', 'PROVIDER_TIMEOUT', 'PROVIDER_BUSY', 'OVERLOADED', 'STORE_FAILED'] // A call that was sent and lost is PROVIDER_STATE_UNKNOWN.

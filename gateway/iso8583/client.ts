@@ -133,7 +133,7 @@ function openLanes (core: Core): void {
         },
         onLost (wasReady, reason) {
           log.warn({ reason }, 'no connection to the switch')
-          if (!wasReady) noteBreaker(core, index, 'failure')
+          if (!wasReady) tellBreaker(core, index, 'failure')
         }
       })
       core.places.push({ endpoint: index, lane, load: 0 })
@@ -210,11 +210,10 @@ async function exchangeAt (core: Core, place: Place, message: Message, withinMs:
     if (link === undefined) throw unavailable('the connection was lost before the request was written')
     note.isWritten = true
     const answer = await link.request(message, Math.max(1, withinMs))
-    noteBreaker(core, endpoint, 'success')
+    tellBreaker(core, endpoint, 'success')
     return answer
   } catch (error) {
-    if (isTransport(error)) noteBreaker(core, endpoint, 'failure')
-    else if (core.breakers[endpoint]!.state === 'half-open') core.breakers[endpoint] = { state: 'open', until: core.timers.nowMs() } // It proved nothing: the next call is the probe.
+    tellBreaker(core, endpoint, isTransport(error) ? 'failure' : 'cancel')
     throw error
   } finally {
     place.load--
@@ -245,7 +244,7 @@ async function placeFor (core: Core, dueMs: number): Promise<Place> {
 /** The lane with the fewest requests in flight whose breaker lets the call out. */
 function choose (core: Core): Place | undefined {
   const free = core.places.filter(place => place.load < core.policy.inFlightMax && place.lane.link() !== undefined).sort((left, right) => left.load - right.load)
-  const place = free.find(({ endpoint }) => noteBreaker(core, endpoint, 'ask'))
+  const place = free.find(({ endpoint }) => askBreaker(core, endpoint))
   if (place !== undefined) place.load++
   return place
 }
@@ -253,13 +252,19 @@ function choose (core: Core): Place | undefined {
 /** Every endpoint's breaker is open: waiting would not help. */
 function isBarred (core: Core): boolean {
   const now = core.timers.nowMs()
-  return core.breakers.every(breaker => breaker.state === 'open' && now < breaker.until)
+  return core.breakers.every(breaker => breaker.state === 'open' && now < breaker.untilMs)
 }
 
-function noteBreaker (core: Core, endpoint: number, event: 'ask' | 'success' | 'failure'): boolean {
-  const { next, allowed } = stepBreaker(core.breakers[endpoint]!, event, core.timers.nowMs(), core.policy.breaker)
+function askBreaker (core: Core, endpoint: number): boolean {
+  const { next, admit } = stepBreaker(core.breakers[endpoint]!, { kind: 'ask' }, core.timers.nowMs(), core.policy.breaker)
   core.breakers[endpoint] = next
-  return allowed
+  return admit !== 'no'
+}
+
+/** Any answer while it is half open counts as the probe's: it came from the same switch. */
+function tellBreaker (core: Core, endpoint: number, kind: 'success' | 'failure' | 'cancel'): void {
+  const now = core.breakers[endpoint]!
+  core.breakers[endpoint] = stepBreaker(now, { kind, probe: now.state === 'half_open' }, core.timers.nowMs(), core.policy.breaker).next
 }
 
 function serveQueue (core: Core): void {

@@ -26,8 +26,8 @@ export type HouseDeps = {
 export function houseJobs (deps: HouseDeps): readonly Job[] {
   const { store, settings, nowMs, log } = deps
   return [
-    { name: 'deliveries-sweep', everyNode: true, cron: '*/5 * * * * *', what: 'expire what is too old to be spoken, push again to vendors', run: () => sweepDeliveries(deps) },
-    { name: 'spool-drain', everyNode: true, cron: '*/3 * * * * *', what: 'bring records of the fallback into history', run: () => drainFallback(deps) },
+    { name: 'deliveries-sweep', isLocal: true, cron: '*/5 * * * * *', what: 'expire what is too old to be spoken, push again to vendors', run: () => sweepDeliveries(deps) },
+    { name: 'spool-drain', isLocal: true, cron: '*/3 * * * * *', what: 'bring records of the fallback into history', run: () => drainFallback(deps) },
     { name: 'replay-purge', cron: '20 * * * * *', what: 'forget request marks that are too old to matter', run: async () => { await store.purgeMarks(nowMs()) } },
     { name: 'history-retention', cron: '0 15 3 * * *', what: `remove history older than ${settings.retentionDays} days`, run: () => purgeHistory(deps) },
     {
@@ -57,7 +57,8 @@ async function purgeHistory ({ store, settings, nowMs, log }: HouseDeps): Promis
   if (removed > 0) log.info({ removed }, 'old history removed')
 }
 
-async function inBatches (step: () => Promise<number>): Promise<number> {
+/** Repeats a step that does PURGE_BATCH rows at most until nothing is left, or PURGE_BATCHES_MAX is reached. Returns how many rows it was. */
+export async function inBatches (step: () => Promise<number>): Promise<number> {
   let total = 0
   for (let batch = 0; batch < PURGE_BATCHES_MAX; batch++) {
     const done = await step()

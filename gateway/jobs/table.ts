@@ -1,9 +1,10 @@
-// The one table of recurring work. Each job runs on one node at a time, unless it is about what that node alone has, and never beside
-// itself; a failure is logged and the next run tries again.
+// The one table of recurring work. Each job runs on one node at a time (unless it is local) and never beside itself; a failure is
+// logged and the next run tries again.
 import { type Log, safeErrorText } from '../../protocol/index.js'
 import type { Store } from '../store/contract.js'
 
-export type Job = { name: string, cron: string, what: string, everyNode?: true, run: () => Promise<void> }
+/** `isLocal`: works on what this node alone has, so every node runs it. */
+export type Job = { name: string, cron: string, what: string, run: () => Promise<void>, isLocal?: true }
 export type JobReport = { name: string, cron: string, what: string, runs: number, failures: number, lastAt: number | null, lastMs: number | null, lastError: string | null }
 
 export type JobsDeps = {
@@ -46,8 +47,7 @@ async function runJob (job: Job, deps: JobsDeps, report: JobReport | undefined):
   const startedAt = deps.nowMs()
   let error: string | null = null
   try {
-    if (job.everyNode === true) await job.run()
-    else await deps.store.exclusively(job.name, job.run)
+    await (job.isLocal === true ? job.run() : deps.store.exclusively(job.name, job.run))
   } catch (err) {
     error = safeErrorText(err)
     deps.log.error({ err, job: job.name }, 'job failed')

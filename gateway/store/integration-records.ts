@@ -1,5 +1,6 @@
-// What the integration services keep in the store: the audit trail, the ledger of calls that change something, tokens, one-time-code state.
-// Only shapes and promises of storage stand here; what they mean stands in gateway/integration (audit.ts, calls.ts, tokens.ts, totp.ts).
+// What the integration services keep in the store: the audit trail, the ledger of calls that change something, tokens, one-time-code state,
+// messages of providers, stand-ins with their policies, identity checks. Only shapes and promises of storage stand here; what they mean
+// stands in gateway/integration (audit.ts, calls.ts, tokens.ts, totp.ts, inbound.ts, stand-in.ts, onboarding.ts).
 
 /** `outcome`: `ok` or what went wrong. `request`, `response`: masked JSON. */
 export type AuditEntry = {
@@ -14,6 +15,9 @@ export type AuditStore = {
   last: () => Promise<AuditHead | undefined>
   page: (afterSeq: number, limit: number) => Promise<readonly AuditRow[]>
 }
+/** Rows of a time (`since` inclusive, `until` exclusive) by issuer. */
+export type AuditCounts = { countByIssuer: (since: number, until: number) => Promise<readonly AuditCount[]> }
+export type AuditCount = { issuer: string, calls: number, failed: number, unknown: number }
 
 export type CallState = 'sending' | 'done' | 'refused' | 'unknown'
 /** `nextAskMs`: when to ask the provider next; null = not any more. */
@@ -53,4 +57,60 @@ export type TotpStore = {
   removeTotp: (operator: string) => Promise<void>
 }
 
-export type IntegrationStore = { audit: AuditStore, calls: CallStore, tokens: TokenStore, totp: TotpStore }
+/** A message of a provider; `event`: JSON. */
+export type InboundRow = {
+  key: string, source: string, event: string, state: 'pending' | 'done' | 'dead', attempts: number, receivedMs: number, dueMs: number, problem: string | null
+}
+export type InboundStore = {
+  /** Inserts those whose key is new, in one transaction, and returns their keys. */
+  keep: (rows: readonly InboundRow[]) => Promise<readonly string[]>
+  /** Pending ones with dueMs <= nowMs, oldest first. */
+  due: (nowMs: number, limit: number) => Promise<readonly InboundRow[]>
+  save: (row: InboundRow) => Promise<void>
+  /** Removes those received before the time that are not pending, at most `limit`. Returns how many. */
+  purge: (receivedBeforeMs: number, limit: number) => Promise<number>
+}
+
+export type StandInState = 'waiting' | 'sending' | 'sent' | 'unneeded' | 'expired' | 'failed' | 'unknown'
+/** One a payment. `toSealed`: number, push token or address. */
+export type StandInRow = {
+  bankId: string, transactionId: string, merchant: string, amountMinor: number, currency: string, channel: 'sms' | 'push' | 'email', toSealed: string
+  acceptedAt: number, state: StandInState, dueMs: number, attempts: number, changedAt: number, reason: string | null
+}
+export type StandInPolicyRow = Pick<StandInRow, 'bankId' | 'merchant' | 'channel' | 'toSealed' | 'changedAt'> & { afterMs: number, amountMinorMin: number }
+export type StandInStore = {
+  /** Keeps the first row of a payment. */
+  record: (row: StandInRow) => Promise<void>
+  /** Waiting ones with dueMs <= nowMs and sending ones changed before stuckBefore, oldest first. */
+  due: (nowMs: number, stuckBefore: number, limit: number) => Promise<readonly StandInRow[]>
+  /** Writes `row` when the stored one has this state and these attempts; false otherwise. */
+  claim: (from: Pick<StandInRow, 'state' | 'attempts'>, row: StandInRow) => Promise<boolean>
+  save: (row: StandInRow) => Promise<void>
+  /** What the provider called the message. */
+  noteSent: (bankId: string, transactionId: string, providerId: string) => Promise<void>
+  /** How a sent one ended by the provider's report. `sending`: ask again when its sending has ended. `unknown`: no stand-in of that id. */
+  report: (providerId: string, report: { state: 'sent' | 'failed', reason: string, at: number }) => Promise<'noted' | 'sending' | 'unknown'>
+  /** Newest first. */
+  newest: (limit: number) => Promise<readonly StandInRow[]>
+  /** Of payments accepted in the time (`since` inclusive, `until` exclusive). */
+  countByState: (since: number, until: number) => Promise<readonly { state: StandInState, count: number }[]>
+  /** Removes final ones of payments accepted before the time, at most `limit`. Returns how many. */
+  purge: (acceptedBeforeMs: number, limit: number) => Promise<number>
+  loadPolicies: () => Promise<readonly StandInPolicyRow[]>
+  savePolicy: (row: StandInPolicyRow) => Promise<void>
+  removePolicy: (bankId: string, merchant: string) => Promise<void>
+}
+
+/** An identity check that was opened for a merchant. `saidAt`: the provider's time of the newest word about it; 0 = none yet. */
+export type IdentityRow = { sessionId: string, bankId: string, merchant: string, status: string, openedAt: number, saidAt: number }
+export type IdentityStore = {
+  saveIdentity: (row: IdentityRow) => Promise<void>
+  /** The newest of this merchant. */
+  findIdentity: (bankId: string, merchant: string) => Promise<IdentityRow | undefined>
+  /** Older words than what is known change nothing. False when the session is not ours. */
+  noteIdentity: (word: Pick<IdentityRow, 'sessionId' | 'status' | 'saidAt'>) => Promise<boolean>
+}
+
+export type IntegrationStore = {
+  audit: AuditStore & AuditCounts, calls: CallStore, tokens: TokenStore, totp: TotpStore, inbound: InboundStore, standIns: StandInStore, identities: IdentityStore
+}

@@ -1,6 +1,6 @@
 // The audit trail, the ledger of provider calls, tokens and one-time-code state in SQLite. Audit rows are only ever appended.
 import { SoundboxError } from '../../protocol/index.js'
-import type { AuditHead, AuditRow, CallChange, CallRecord, IntegrationStore, TokenRow, TotpRow } from './integration-records.js'
+import type { AuditCount, AuditHead, AuditRow, CallChange, CallRecord, IntegrationStore, TokenRow, TotpRow } from './integration-records.js'
 import type { Db } from './sqlite-open.js'
 
 export const INTEGRATION_TABLES = `
@@ -118,6 +118,8 @@ export function integrationWriteOps (db: Db) {
 export function integrationReadOps (db: Db) {
   const last = db.prepare('SELECT seq, hash FROM audit ORDER BY seq DESC LIMIT 1')
   const page = db.prepare(`SELECT ${AUDIT_COLUMNS} FROM audit WHERE seq > ? ORDER BY seq LIMIT ?`)
+  const counts = db.prepare(`SELECT issuer, count(*) AS calls, sum(outcome <> 'ok') AS failed, sum(outcome = 'PROVIDER_STATE_UNKNOWN') AS unknown FROM audit
+    WHERE at_ms >= :since AND at_ms < :until GROUP BY issuer ORDER BY issuer`)
   const due = db.prepare(`SELECT * FROM (
       SELECT ${CALL_COLUMNS} FROM provider_call WHERE state = 'unknown' AND next_ask_ms IS NOT NULL AND next_ask_ms <= :nowMs
       UNION ALL SELECT ${CALL_COLUMNS} FROM provider_call WHERE state = 'sending' AND at_ms < :lostBeforeMs) ORDER BY atMs LIMIT :limit`)
@@ -126,6 +128,7 @@ export function integrationReadOps (db: Db) {
   const totp = db.prepare('SELECT operator, seed_sealed AS seedSealed, confirmed_at AS confirmedAt, last_step AS lastStep, failures, version FROM totp WHERE operator = ?')
   return {
     lastAudit: (): AuditHead | null => last.get() as AuditHead | undefined ?? null,
+    countAudit: (time: { since: number, until: number }) => counts.all(time) as AuditCount[],
     pageAudit: ({ afterSeq, limit }: { afterSeq: number, limit: number }) => page.all(afterSeq, limit) as AuditRow[],
     dueCalls: (when: { nowMs: number, lostBeforeMs: number, limit: number }) => due.all(when) as CallRecord[],
     loadTokens: () => (tokens.all() as (Omit<TokenRow, 'permissions'> & { permissions: string })[]).map(row => ({ ...row, permissions: JSON.parse(row.permissions) as string[] })),
@@ -142,12 +145,13 @@ type Call<Ops extends Record<string, (argument: never) => unknown>> =
   <Name extends keyof Ops & string>(name: Name, argument: Parameters<Ops[Name]>[0]) => Promise<Awaited<ReturnType<Ops[Name]>>>
 
 /** The integration's part of the store over the two threads. TOTP state is read by the writer's side of time: after every save that answered. */
-export function integrationStoreOver (write: Call<Writes>, read: Call<Reads>): IntegrationStore {
+export function integrationStoreOver (write: Call<Writes>, read: Call<Reads>): Pick<IntegrationStore, 'audit' | 'calls' | 'tokens' | 'totp'> {
   return {
     audit: {
       append: async rows => { await write('appendAudit', rows) },
       last: async () => await read('lastAudit', null as never) ?? undefined,
-      page: (afterSeq, limit) => read('pageAudit', { afterSeq, limit })
+      page: (afterSeq, limit) => read('pageAudit', { afterSeq, limit }),
+      countByIssuer: (since, until) => read('countAudit', { since, until })
     },
     calls: {
       begin: async record => await write('beginCall', record) ?? undefined,

@@ -6,6 +6,7 @@ import { historyOps } from './sqlite-history.js'
 import { integrationReadOps, integrationWriteOps } from './sqlite-integration.js'
 import { isoReadOps, isoWriteOps } from './sqlite-iso.js'
 import { markReadOps, markWriteOps } from './sqlite-marks.js'
+import { merchantSideReadOps, merchantSideWriteOps } from './sqlite-merchant-side.js'
 import type { Db } from './sqlite-open.js'
 import { paymentOps } from './sqlite-payments.js'
 
@@ -17,7 +18,8 @@ export function writeOps (db: Db, counters: Counters) {
     ...directoryWriteOps(db),
     ...markWriteOps(db),
     ...integrationWriteOps(db),
-    ...isoWriteOps(db)
+    ...isoWriteOps(db),
+    ...merchantSideWriteOps(db)
   }
 }
 
@@ -28,7 +30,8 @@ export function readOps (db: Db) {
     ...directoryReadOps(db),
     ...markReadOps(db),
     ...integrationReadOps(db),
-    ...isoReadOps(db)
+    ...isoReadOps(db),
+    ...merchantSideReadOps(db)
   }
 }
 

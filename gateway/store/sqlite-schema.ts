@@ -7,6 +7,7 @@
 import type { Migration } from './migrate.js'
 import { INTEGRATION_TABLES } from './sqlite-integration.js'
 import { ISO_TABLES } from './sqlite-iso.js'
+import { MERCHANT_SIDE_TABLES, STAND_IN_REPORTS } from './sqlite-merchant-side.js'
 
 const FIRST = `
 CREATE TABLE payment (
@@ -145,5 +146,7 @@ CREATE INDEX replay_mark_expiry ON replay_mark (expires_at);
 export const SQLITE_MIGRATIONS: readonly Migration[] = [
   { id: 1, name: 'payments, deliveries, directory, device states, replay marks', sql: FIRST },
   { id: 2, name: 'audit trail, provider calls, tokens, one-time codes', sql: INTEGRATION_TABLES },
-  { id: 3, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES }
+  { id: 3, name: 'reversals on their way to ISO 8583 peers', sql: ISO_TABLES },
+  { id: 4, name: 'messages of providers, stand-ins, identity checks', sql: MERCHANT_SIDE_TABLES },
+  { id: 5, name: 'delivery reports of stand-ins', sql: STAND_IN_REPORTS }
 ]

@@ -8,6 +8,7 @@ import { createReplayMemory, REPLAY_MARKS_MAX, type ReplayMemory } from './repla
 import type { Counters } from './sqlite-batch.js'
 import { BUSY_TIMEOUT_MS_MAX } from './sqlite-open.js'
 import { integrationStoreOver } from './sqlite-integration.js'
+import { merchantSideStoreOver } from './sqlite-merchant-side.js'
 import type { ReadOps, WriteOps } from './sqlite-ops.js'
 import { type LinkSetup, openWorkerLink, type WorkerLink, type WorkerReply } from './worker-link.js'
 
@@ -31,7 +32,7 @@ export type SqliteSettings = {
   marksMax?: number
 }
 
-/** `integration`: audit trail, provider calls, tokens, one-time codes; they stay on this machine. */
+/** `integration`: what integration-records.ts describes; it stays on this machine. */
 export type SqliteStore = Store & { integration: IntegrationStore }
 
 type Call<Ops extends Record<string, (argument: never) => unknown>> =
@@ -135,7 +136,7 @@ function storeOver ({ writer, reader, memory, settings, stats }: Parts): SqliteS
     saveDeviceSeen: async seen => { await write('saveDeviceSeen', seen) },
     deviceStates: () => read('deviceStates', null as never),
 
-    integration: integrationStoreOver(write, read),
+    integration: { ...integrationStoreOver(write, read), ...merchantSideStoreOver(write, read) },
     claimMark: mark => {
       if (closed) throw new SoundboxError('STORE_FAILED', 'the store is closed')
       return marks.claimMark(mark)

@@ -4,7 +4,7 @@
 //   2xx, and a `status` that is absent, 0 or "0": handed over. The vendor never says when it spoke, so `handed` is the final state.
 //   time-out, 5xx, refused, open breaker: VENDOR_FAILED; tried again by the sweep until the announcement is stale.
 import { formatAmount, type Log, SoundboxError } from '../../protocol/index.js'
-import { BREAKER_POLICY, type Breaker, CLOSED, stepBreaker } from '../breaker.js'
+import { BREAKER_POLICY, type Breaker, type BreakerEvent, type BreakerStep, CLOSED, stepBreaker } from '../breaker.js'
 import type { DeliveryChange } from '../store/contract.js'
 import type { Device } from '../store/directory.js'
 import type { Waiting } from './backlog.js'
@@ -47,10 +47,10 @@ export function openVendorPush (deps: VendorDeps): VendorPush {
   const waiting = new Map<string, Order>()
   const underWay = new Map<string, Promise<void>>()
   const withdrawn = new Set<string>()
-  const ask = (host: string, event: 'ask' | 'success' | 'failure'): boolean => {
-    const { next, allowed } = stepBreaker(breakers.get(host) ?? CLOSED, event, deps.nowMs(), BREAKER_POLICY)
+  const tell = (host: string, event: BreakerEvent): BreakerStep['admit'] => {
+    const { next, admit } = stepBreaker(breakers.get(host) ?? CLOSED, event, deps.nowMs(), BREAKER_POLICY)
     breakers.set(host, next)
-    return allowed
+    return admit
   }
   const adopt = (device: Device, item: Waiting): void => {
     if (waiting.size >= VENDOR_WAITING_MAX) waiting.delete(waiting.keys().next().value ?? '')
@@ -60,8 +60,9 @@ export function openVendorPush (deps: VendorDeps): VendorPush {
     if (deps.nowMs() >= item.expiresAt) return // Stale: history only.
     const url = announceUrl(deps.baseUrlOf(device.type))
     try {
-      if (!ask(url.host, 'ask')) throw vendorFailed(device.type)
-      await post(url, { device, item }, deps.timeoutMs ?? VENDOR_TIMEOUT_MS, event => ask(url.host, event))
+      const admit = tell(url.host, { kind: 'ask' })
+      if (admit === 'no') throw vendorFailed(device.type)
+      await post(url, { device, item }, deps.timeoutMs ?? VENDOR_TIMEOUT_MS, kind => { tell(url.host, { kind, probe: admit === 'probe' }) })
     } catch (error) {
       if (!withdrawn.has(key)) adopt(device, item)
       throw error

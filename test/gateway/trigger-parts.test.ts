@@ -1,7 +1,6 @@
 // The small parts of the heart, each for itself: who is calling, how often, what becomes of what was missed, the book of deliveries.
 import t from 'tap'
 import { AMOUNT_MINOR_MAX, type CipherProfile, deriveKey, type EnvelopeKey, isSoundboxError, keyedHash, sealEnvelope } from '../../protocol/index.js'
-import { BREAKER_POLICY, type Breaker, type BreakerEvent, CLOSED, stepBreaker } from '../../gateway/breaker.js'
 import type { DeliveryChange } from '../../gateway/store/contract.js'
 import { type Bank, type BankKey, type Directory, isLive } from '../../gateway/store/directory.js'
 import { authenticate, EPOCH_AGE_MS_MAX, EPOCH_AHEAD_MS_MAX, type TriggerHeaders, unnamedTransactionId } from '../../gateway/trigger/authenticate.js'
@@ -182,30 +181,6 @@ t.test('a bucket holds one second of requests and fills as time goes by', async 
   t.same(takeToken({ tokens: 0.5, at: 1000 }, 1, 500), { bucket: { tokens: 0.5, at: 500 }, waitMs: 500 }, 'a clock that steps back gives nothing')
   for (let n = 0; n <= BUCKETS_MAX; n++) rate.take(`caller ${n}`, 1)
   t.equal(rate.take('caller 0', 1), 0, 'the caller forgotten longest ago starts anew: memory is bounded')
-})
-
-t.test('a breaker opens on a share of failures, probes once, and closes on success', async t => {
-  const run = (events: [BreakerEvent, number][], start: Breaker = CLOSED): { state: string, allowed: boolean } => {
-    let breaker = start
-    let allowed = true
-    for (const [event, at] of events) ({ next: breaker, allowed } = stepBreaker(breaker, event, at, BREAKER_POLICY))
-    return { state: breaker.state, allowed }
-  }
-  const { callsMin, windowMs, openMs } = BREAKER_POLICY
-  const times = (count: number, event: BreakerEvent, at = 0): [BreakerEvent, number][] => Array.from({ length: count }, () => [event, at])
-  t.same(run(times(callsMin - 1, 'failure')), { state: 'closed', allowed: true }, 'too few to tell')
-  t.match(run(times(callsMin, 'failure')), { state: 'open' })
-  t.match(run([...times(6, 'success'), ...times(5, 'failure')]), { state: 'closed' }, 'below the share')
-  t.match(run([...times(6, 'success'), ...times(6, 'failure')]), { state: 'open' }, 'at the share')
-  t.match(run([...times(callsMin - 1, 'failure'), ['failure', windowMs]]), { state: 'closed' }, 'an old window does not count')
-  const open = times(callsMin, 'failure')
-  t.same(run([...open, ['ask', openMs - 1]]), { state: 'open', allowed: false })
-  t.same(run([...open, ['ask', openMs]]), { state: 'half-open', allowed: true })
-  t.same(run([...open, ['ask', openMs], ['ask', openMs]]), { state: 'half-open', allowed: false }, 'one probe')
-  t.match(run([...open, ['ask', openMs], ['success', openMs]]), { state: 'closed' })
-  t.match(run([...open, ['ask', openMs], ['failure', openMs]]), { state: 'open' })
-  t.same(run([...open, ['ask', openMs], ['failure', openMs], ['ask', 2 * openMs - 1]]), { state: 'open', allowed: false })
-  t.match(run([...open, ['success', 1], ['failure', 1]]), { state: 'open' }, 'calls that were under way change nothing')
 })
 
 t.test('the verdict over what waits follows its age, its state and its kind', async t => {

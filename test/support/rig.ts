@@ -1,11 +1,12 @@
 // A whole gateway in this process, on free ports and a folder of its own, with a bank, merchants and simple soundboxes. The clock can be
 // moved on; everything is closed with the test.
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import mqtt, { type MqttClient } from 'mqtt'
 import type { BankInput, BankSecrets, DeviceSecrets } from '../../gateway/store/directory.js'
 import { type GatewayConfig, parseConfig } from '../../gateway/config.js'
+import { parseIntegrationConfig } from '../../gateway/integration/config.js'
 import { type Gateway, startGateway } from '../../gateway/gateway.js'
 import { postTrigger, prepareTrigger, type TriggerReply } from '../../gateway/cli/bank-client.js'
 import { type Client, openClient } from '../../gateway/cli/client.js'
@@ -57,7 +58,8 @@ export async function startRig (t: Teardown, options: RigOptions = {}): Promise<
   const config: GatewayConfig = parseConfig({
     SOUNDBOX_DATA_DIR: dir, SOUNDBOX_HTTP_PORT: '0', SOUNDBOX_MQTT_PORT: '0', SOUNDBOX_ISO_PORT: '0', SOUNDBOX_SPOOL_BYTES: '2097152', SOUNDBOX_BACKUP_KEEP: '0', ...options.env
   })
-  const start = (): Promise<Gateway> => startGateway({ config, log: options.log ?? SILENT_LOG, nowMs, pid: process.pid })
+  const integration = parseIntegrationConfig({ SOUNDBOX_ENV: 'test', ...options.env }, path => readFileSync(path, 'utf8'))
+  const start = (): Promise<Gateway> => startGateway({ config, integration, log: options.log ?? SILENT_LOG, nowMs, pid: process.pid })
   let gateway = await start()
   const boxes: TestBox[] = []
   t.teardown(async () => {

@@ -1,6 +1,6 @@
 // Push through Firebase Cloud Messaging HTTP v1. A service account signs a JWT (RS256, RFC 7523), the token endpoint turns it into an
 // access token of an hour, and that token sends. 404 UNREGISTERED means that the app is gone: the caller forgets the registration token.
-// Settings: FIREBASE_FCM_SERVICE_ACCOUNT(_FILE), the JSON file as Google gives it, and FIREBASE_FCM_PARAM_PROJECT, the id of the project.
+// Settings: FIREBASE_FCM_SERVICE_ACCOUNT(_FILE), the JSON file as Google gives it; FIREBASE_FCM_PARAM_PROJECT only where it sends for another project.
 import { importPKCS8, SignJWT } from 'jose'
 import { SoundboxError } from '../../../protocol/index.js'
 import { textAt } from '../fields.js'

@@ -284,7 +284,7 @@ t.test('no error of a provider becomes a yes, and only a refusal becomes a no', 
 const DAY: DayTotals = {
   day: '2026-01-05', gateway: 'gateway-1', banks: [{ name: 'IDFC', currency: 'INR', payments: 1200, amountMinor: 123_456_700, failed: 3, reversed: 1 }],
   deliveries: { spoken: 1190, duplicate: 2, summarised: 10, muted: 4, expired: 0, failed: 0, handed: 0, open: 0 }, latency: { p50Ms: 640, p99Ms: 2100 },
-  devices: { active: 40, silent: [] }, standIns: { sent: 0, failed: 0, unknown: 0 }, fallback: { waiting: 0, drained: 0 },
+  devices: { active: 40, silent: [] }, standIns: { sent: 0, failed: 0, unknown: 0 }, fallback: { waiting: 0 },
   providers: [{ issuer: 'sms', calls: 100, failed: 2, unknown: 0 }], audit: { rows: 5000, ok: true }
 }
 
@@ -301,7 +301,7 @@ t.test('a quiet day says so in its subject and first lines', async t => {
 t.test('what needs a person stands first, each with its number', async t => {
   const silent = Array.from({ length: SILENT_DEVICES_SHOWN_MAX + 2 }, (_, index) => `SB${String(index).padStart(4, '0')}`)
   const mail = dailyReportMail({
-    ...DAY, deliveries: { ...DAY.deliveries, expired: 3, failed: 2, open: 1 }, devices: { active: 60, silent }, standIns: { sent: 4, failed: 1, unknown: 2 }, fallback: { waiting: 7, drained: 9 },
+    ...DAY, deliveries: { ...DAY.deliveries, expired: 3, failed: 2, open: 1 }, devices: { active: 60, silent }, standIns: { sent: 4, failed: 1, unknown: 2 }, fallback: { waiting: 7 },
     providers: [{ issuer: 'cbs', calls: 10, failed: 5, unknown: 0 }, { issuer: 'sms', calls: 9, failed: 9, unknown: 1 }], audit: { rows: 1, ok: false }
   }, ['ops@example.invalid'])
   t.match(mail.subject, /6 to look at, 1200 payments, 99\.5 % heard$/)

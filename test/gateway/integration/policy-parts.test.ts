@@ -1,8 +1,8 @@
 import t from 'tap'
-import { type Breaker, BREAKER_POLICY, CLOSED, stepBreaker } from '../../../gateway/integration/breaker.js'
+import { type Breaker, BREAKER_CALLS_MIN, BREAKER_OPEN_MS, BREAKER_POLICY, BREAKER_WINDOW_MS, CLOSED, stepBreaker } from '../../../gateway/breaker.js'
 import { type Bulkhead, EMPTY, openBulkhead, stepBulkhead } from '../../../gateway/integration/bulkhead.js'
 import { followSignal, openCancel } from '../../../gateway/integration/cancel.js'
-import { BACKOFF_BASE_MS, BACKOFF_CAP_MS, BREAKER_CALLS_MIN, BREAKER_OPEN_MS, BREAKER_WINDOW_MS } from '../../../gateway/integration/figures.js'
+import { BACKOFF_BASE_MS, BACKOFF_CAP_MS } from '../../../gateway/integration/figures.js'
 import { blockedReason, findHostRule, isLoopbackLiteral, parseHostRule } from '../../../gateway/integration/hosts.js'
 import { errorFromFault } from '../../../gateway/integration/policy.js'
 import type { AttemptFault } from '../../../gateway/integration/provider.js'
@@ -84,6 +84,7 @@ t.test('outcomes older than the window do not count', async t => {
 t.test('an open breaker lets exactly one probe through after its time, and the probe decides', async t => {
   const open: Breaker = { state: 'open', untilMs: BREAKER_OPEN_MS }
   t.equal(stepBreaker(open, { kind: 'ask' }, BREAKER_OPEN_MS - 1, BREAKER_POLICY).admit, 'no')
+  for (const kind of ['success', 'failure', 'cancel'] as const) t.same(stepBreaker(open, { kind, probe: false }, 1, BREAKER_POLICY).next, open, 'calls that were under way change nothing')
   const { next: half, admit } = stepBreaker(open, { kind: 'ask' }, BREAKER_OPEN_MS, BREAKER_POLICY)
   t.equal(admit, 'probe')
   t.equal(stepBreaker(half, { kind: 'ask' }, BREAKER_OPEN_MS + 1, BREAKER_POLICY).admit, 'no', 'the second waits')

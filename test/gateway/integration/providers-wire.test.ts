@@ -67,7 +67,7 @@ function pushEnv (url: string): Record<string, string> {
     private_key: privateKey.export({ type: 'pkcs8', format: 'pem' })
   }
   return {
-    FIREBASE_FCM_URL: url, FIREBASE_FCM_PARAM_PROJECT: 'demo', FIREBASE_FCM_SERVICE_ACCOUNT: JSON.stringify(account),
+    FIREBASE_FCM_URL: url, FIREBASE_FCM_SERVICE_ACCOUNT: JSON.stringify(account),
     FIREBASE_FCM_URI_MAP: JSON.stringify({ token: { method: 'POST', path: '/token', idempotent: true, auth: 'none' } })
   }
 }
@@ -138,7 +138,7 @@ t.test('FCM: a service account that cannot be used is a setting to correct', asy
   t.throws(() => serviceAccountFromJson('{"client_email":"a@b.invalid"}'), { code: 'PROVIDER_CONFIG' })
   const double = await openDouble(t, () => ({ status: 200, json: {} }))
   const env = pushEnv(double.url)
-  env['FIREBASE_FCM_SERVICE_ACCOUNT'] = JSON.stringify({ client_email: 'a@b.invalid', private_key: 'not a key' })
+  env['FIREBASE_FCM_SERVICE_ACCOUNT'] = JSON.stringify({ project_id: 'demo', client_email: 'a@b.invalid', private_key: 'not a key' })
   const push = openIssuer(t, 'push', 'fcm', env)
   await t.rejects(push.call('send_push_message', PUSH), { code: 'PROVIDER_CONFIG', message: /private key/ })
   t.equal(double.seen.length, 0)

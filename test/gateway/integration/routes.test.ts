@@ -248,7 +248,7 @@ t.test('operators issue, list and end tokens, read the trail and have it walked'
     body: { token: string, id: string } }
   t.equal(issued.status, 201)
   t.equal((await post(house.app, '/account/balance', issued.body.token, SERVICES.account_balance_cbs.example.request)).status, 200)
-  t.match((await admin('GET', '/tokens')).body, [{ id: issued.body.id, name: 'shop app', lastUsedAt: house.clock.nowMs() }])
+  t.match((await admin('GET', '/tokens')).body, { tokens: [{ id: issued.body.id, name: 'shop app', lastUsedAt: house.clock.nowMs() }] })
   t.notMatch(JSON.stringify((await admin('GET', '/tokens')).body), /hash/)
   t.equal((await admin('DELETE', `/tokens/${issued.body.id}`)).status, 204)
   t.equal((await post(house.app, '/account/balance', issued.body.token, {})).status, 401)
