@@ -23,7 +23,7 @@ const path = join(HERE, 'baseline.json')
 const baseline = existsSync(path) ? JSON.parse(readFileSync(path, 'utf8')) as Record<string, number> : {}
 for (const [name, expected] of Object.entries(baseline)) {
   const line = lines.find(candidate => candidate.startsWith(name))
-  const ratio = Number(/ratio ([\d.]+)|([\d.]+)x\b/.exec(line ?? '')?.slice(1).find(text => text !== undefined))
+  const ratio = Number(/ratio ([\d.]+)|([\d.]+) ?x\b/.exec(line ?? '')?.slice(1).find(text => text !== undefined))
   if (line !== undefined && ratio < expected * (1 - WARN_BEYOND)) print(`slower than before: ${name} ratio ${ratio}, was ${expected}`)
 }
 process.exit(0)
