@@ -89,6 +89,31 @@ t.test('processes end with the codes that scripts branch on', async t => {
   t.match(tail, { code: 0, stdout: /"transactionId":"TAIL-/ }, 'Ctrl-C ends a tail in peace')
 })
 
+t.test('the programs get their own options, and a trigger finds the gateway of the data directory', async t => {
+  const rig = await startRig(t)
+  const bank = await rig.addBank()
+  const box = await rig.addBox('SB-0001')
+  const dir = tempDir(t)
+  const file = (name: string): string => join(dir, name)
+  writeFileSync(file('bank.json'), JSON.stringify(bank))
+  writeFileSync(file('boxes.jsonl'), `${JSON.stringify(box)}\n`)
+  const mqtt = `mqtt://127.0.0.1:${rig.gateway().ports.mqtt ?? 0}`
+  const pay = ['trigger', '--bank', file('bank.json'), '--merchant', 'shop@upi', '--amount', '19', '--json']
+  const [sim, agent, gateway, before, byDir, byUrl, nowhere] = await Promise.all([
+    soundbox(['sim', 'mqtt', '--url', mqtt, '--credentials', file('boxes.jsonl'), '--speak-ms', '0', '--seconds', '2', '--every', '0', '--json']),
+    soundbox(['agent', '--data-dir', file('boxes.jsonl'), '--gateway', mqtt, '--tid', 'SB-0001', '--password', 'x', '--signing-key', 'x', '--speaker', 'silent']),
+    soundbox(['gateway', '--data-dir', file('other')]), soundbox(['--data-dir', file('other'), 'gateway']),
+    soundbox([...pay, '--data-dir', rig.dir]), soundbox([...pay], { env: { SOUNDBOX_DATA_DIR: rig.dir } }), soundbox([...pay, '--url', 'http://127.0.0.1:9'])
+  ])
+  t.match(sim, { code: 0 })
+  t.match(JSON.parse(sim.stdout), { boxes: 1, connects: 1 }, '--url and --json reach the simulator')
+  t.match(agent, { code: 1, stderr: /DATA_DIR_UNUSABLE/ }, '--data-dir reaches the agent: this one is a file')
+  t.match(gateway, { code: 2, stderr: /environment variables/ })
+  t.match(before, { code: 2, stderr: /behind its name/ })
+  t.match([byDir, byUrl].map(({ stdout }) => JSON.parse(stdout) as object), [{ http: 200 }, { http: 200 }])
+  t.match(nowhere, { code: 3 })
+})
+
 t.test('--json gives the shapes that others script against', async t => {
   const rig = await startRig(t)
   const { client } = rig
