@@ -49,6 +49,9 @@ t.test('each fault has its exit code, and --json says it as an object', async t 
   t.notMatch(describeFailure(new SoundboxError('NOT_FOUND', 'a\u001b[31mb\nc'), false).text.split('\n')[0], /a\u001b\[31mb/, 'foreign control characters do not reach the terminal')
   t.equal(cellText('\u001b]0;x\u0007\u202e'), '?]0;x??')
   t.match(cellText(null), '-')
+  let text = ''
+  openOutput(false, chunk => { text += chunk }).one({ broker: { ready: true, ports: { mqtt: 1 } }, jobs: [{ name: 'a', lastAt: null }, { name: 'b\u001b[31m' }], may: ['x', 'y'], none: [] })
+  t.equal(text.replace(/\u001b\[\d+m/g, ''), 'broker  ready=true ports=(mqtt=1)\njobs    name=a lastAt=-\n        name=b?[31m\nmay     x, y\nnone    -\n', 'no JSON for people')
 })
 
 t.test('processes end with the codes that scripts branch on', async t => {
@@ -170,6 +173,7 @@ t.test('--json gives the shapes that others script against', async t => {
   ]
   for (const args of wrong) await t.rejects(say(client, args), { code: 'INPUT_INVALID' }, args.join(' '))
   await t.rejects(say(client, ['device', 'set', 'SB-0001', '--language', 'klingon']), { code: 'LANGUAGE_UNKNOWN' })
+  t.match(await say(client, ['token', 'create', 'app', '--role', 'partner'], false), /permissions\S*\s+customer_search, [\s\S]*createdAt\S*\s+\d{4}-\d\d-\d\dT/, 'names and times as people read them')
   t.match(lines(await say(client, ['bank', 'rotate-key', 'pnb', '--overlap', '60']))[0], { bank: 'pnb', clientSecret: /./ })
   t.match(lines(await say(client, ['bank', 'disable', 'pnb']))[0], { bank: 'pnb', disabled: true })
   t.match(lines(await say(client, ['bank', 'enable', 'pnb']))[0], { disabled: false })
