@@ -78,7 +78,7 @@ export const SETTINGS: readonly Setting[] = [
   { name: 'SOUNDBOX_DEVICE_TYPES_FILE', fallback: '', what: 'JSON list of further device types' },
   { name: 'SOUNDBOX_LOG_LEVEL', fallback: 'info', what: 'debug, info, warn, error or silent' },
   { name: 'SOUNDBOX_LOG_FILE', fallback: '', what: 'write the log there instead of standard output' },
-  { name: 'SOUNDBOX_TRUST_PROXY', fallback: 'false', what: 'true: take the caller\'s address from X-Forwarded-For' },
+  { name: 'SOUNDBOX_TRUST_PROXY', fallback: 'false', what: 'true: take the caller\'s address from the last entry of X-Forwarded-For; needed behind a proxy, as limits count by address' },
   { name: 'SOUNDBOX_UTC_OFFSET_MINUTES', fallback: '330', what: 'local time of stand-in messages and of the daily mail, -840 to 840' },
   { name: 'SOUNDBOX_MERCHANT_CHECK', fallback: 'off', what: 'what mapping a merchant asks first: off, account (account or wallet of his name), full (and an approved identity check)' },
   { name: 'SOUNDBOX_REPORT_TO', fallback: '', what: 'e-mail addresses of the daily mail, by comma; empty = none; needs EMAIL_SMTP_*' },

@@ -24,6 +24,8 @@ try {
 }
 
 async function run (): Promise<void> {
+  const [stray] = process.argv.slice(2)
+  if (stray !== undefined) throw new SoundboxError('CONFIG_INVALID', `the gateway takes no ${stray}: its settings are environment variables (soundbox gateway --help)`)
   const config = parseConfig(process.env)
   const integration = parseIntegrationConfig(process.env, path => readFileSync(path, 'utf8'))
   const destination = pino.destination({ dest: config.logFile ?? 1, sync: false, mkdir: true })

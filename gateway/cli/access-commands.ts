@@ -25,16 +25,16 @@ function addTokenCommands (program: Command, { client, output }: Context): void 
     .option('--role <role>', 'a usual set of permissions: partner, lookup, messenger, onboarding, viewer, operator, auditor, admin')
     .option('--permission <name...>', 'or the permissions one by one').option('--rate <perMinute>', 'calls a minute')
     .action(async (name: string, options: Row) => {
-      output().one(await client().call('POST', '/tokens', {
+      const made = await client().call('POST', '/tokens', {
         kind: options['kind'], name, lifeDays: wholeNumber(options['days'], '--days'), ...(options['role'] === undefined ? {} : { role: options['role'] }),
         ...(options['permission'] === undefined ? {} : { permissions: options['permission'] }), ...(options['rate'] === undefined ? {} : { ratePerMinute: wholeNumber(options['rate'], '--rate') })
-      }))
+      })
+      output().one(output().json ? made : { ...made, ...timesOf(made) })
     })
   token.command('list').description('all tokens, without their secrets').action(async () => {
     const { tokens } = await client().call('GET', '/tokens')
     const rows = (tokens as (Row & { permissions: string[] })[]).map(row => ({
-      ...row, may: row.permissions.length > SHOWN_PERMISSIONS ? `${row.permissions.length} permissions` : row.permissions.join(' '),
-      expiresAt: timeOf(row['expiresAt']), revokedAt: timeOf(row['revokedAt']), lastUsedAt: timeOf(row['lastUsedAt'])
+      ...row, may: row.permissions.length > SHOWN_PERMISSIONS ? `${row.permissions.length} permissions` : row.permissions.join(' '), ...timesOf(row)
     }))
     output().rows(rows, { id: 'id', kind: 'kind', name: 'name', may: 'may', expiresAt: 'expires', revokedAt: 'revoked', lastUsedAt: 'last used' })
   })
@@ -61,7 +61,7 @@ function addAuditCommands (program: Command, { client, output }: Context): void 
 function addTotpCommands (program: Command, { client, output }: Context): void {
   const totp = program.command('totp').description('one-time codes for sign-in over HTTP with the operator token')
   totp.command('enrol').description('a new authenticator; scan the link, then confirm').action(async () => { output().one(await client().call('POST', '/totp/enrol')) })
-  totp.command('confirm').description('the first code of the authenticator: from now on sign-in needs one').argument('<code>')
+  totp.command('confirm').description('the first code of the authenticator: from now on sign-in needs one, and all sessions end').argument('<code>')
     .action(async (code: string) => { output().one(await client().call('POST', '/totp/confirm', { code })) })
   totp.command('disable').description('remove the authenticator').action(async () => { output().one(await client().call('POST', '/totp/disable')) })
   totp.command('status').description('does sign-in need a code?').action(async () => { output().one(await client().call('GET', '/totp')) })
@@ -73,6 +73,11 @@ function anchorOf (text: string): { seq: number, hash: string } {
   const [, seq = '', hash = ''] = /^(\d{1,15}):([0-9a-f]{64})$/.exec(text) ?? []
   if (hash === '') throw new SoundboxError('INPUT_INVALID', '--anchor must be seq:hash as audit verify printed it')
   return { seq: Number(seq), hash }
+}
+
+/** The times of a token as people read them. */
+function timesOf (row: Row): Row {
+  return Object.fromEntries(['createdAt', 'expiresAt', 'revokedAt', 'lastUsedAt'].map(name => [name, timeOf(row[name])]))
 }
 
 function timeOf (ms: unknown): string | null {

@@ -32,6 +32,18 @@ export function findTarget (options: TargetOptions, env: Readonly<Record<string,
   return { socketPath }
 }
 
+/** Where a bank would post: --url, else the HTTP port of the gateway that runs on the data directory, else the default port. Never throws. */
+export function bankUrl (options: TargetOptions, env: Readonly<Record<string, string | undefined>>): string {
+  if (options.url !== undefined) return options.url
+  const scheme = env['SOUNDBOX_HTTP_TLS'] === 'true' ? 'https' : 'http'
+  try {
+    const { http } = JSON.parse(readFileSync(join(options.dataDir ?? env['SOUNDBOX_DATA_DIR'] ?? 'data', 'gateway.json'), 'utf8')) as { http: number }
+    return `${scheme}://127.0.0.1:${http}`
+  } catch {
+    return `${scheme}://127.0.0.1:8080`
+  }
+}
+
 function readToken (path: string): string {
   try {
     return readFileSync(path, 'utf8').trim()

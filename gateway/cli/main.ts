@@ -10,7 +10,7 @@ import type { BankSecrets } from '../store/directory.js'
 import { addAdminCommands } from './admin-commands.js'
 import { curlLines, postTrigger, prepareTrigger } from './bank-client.js'
 import { addFieldCommands } from './field-commands.js'
-import { findTarget, openClient, type TargetOptions } from './client.js'
+import { bankUrl, findTarget, openClient, type TargetOptions } from './client.js'
 import type { Context } from './context.js'
 import { runDemo } from './demo.js'
 import { addIsoCommands } from './iso.js'
@@ -59,17 +59,24 @@ try {
 /** Hands the rest of the command line to a program of ours, with our terminal and signals. */
 function addProcessCommand (name: string, description: string, script: string, before: readonly string[]): void {
   program.command(name).description(description).allowUnknownOption().allowExcessArguments().helpOption(false)
-    .action(async (_options: unknown, command: Command) => { await become(script, [...before, ...command.args]) })
+    .action(async () => { await become(script, [...before, ...restOfLine(name)]) })
+}
+
+/** What stands behind the program's name, untouched: `--url` and `--data-dir` are also words of ours, and would not reach it. Throws INPUT_INVALID. */
+function restOfLine (name: string): string[] {
+  if (process.argv[2] !== name) throw new SoundboxError('INPUT_INVALID', `options of ${name} stand behind its name: soundbox ${name} …`)
+  return process.argv.slice(3)
 }
 
 function addSimCommand (): void {
   program.command('sim').description('simulated soundboxes on MQTT (`sim --devices 100`), on serial ports (`sim serial`), or a switch (`sim iso`)')
     .allowUnknownOption().allowExcessArguments().helpOption(false)
-    .action(async (_options: unknown, command: Command) => {
-      const [first, ...rest] = command.args
-      if (first === 'iso') await become('firmware-sim/iso/main.js', isJson() && !rest.includes('--json') ? [...rest, '--json'] : rest)
+    .action(async () => {
+      const line = restOfLine('sim')
+      const [first, ...rest] = line
+      if (first === 'iso') await become('firmware-sim/iso/main.js', rest)
       else if (first === 'serial' || first === 'mqtt') await become('firmware-sim/main.js', [first, ...rest])
-      else await become('firmware-sim/main.js', ['mqtt', ...command.args])
+      else await become('firmware-sim/main.js', ['mqtt', ...line])
     })
 }
 
@@ -85,12 +92,12 @@ async function become (script: string, args: readonly string[]): Promise<void> {
 function addTriggerCommand (): void {
   program.command('trigger').description('post one encrypted payment as a bank would')
     .requiredOption('--bank <file>', 'JSON that `bank add --json` printed').requiredOption('--amount <rupees>', 'as 19 or 19.50')
-    .option('--to <url>', 'the gateway', 'http://127.0.0.1:8080').option('--merchant <vpa>').option('--device <tid>').option('--txn <id>', 'transaction id (default: made)')
+    .option('--to <url>', 'the gateway (default: --url, else the one of the data directory)').option('--merchant <vpa>').option('--device <tid>').option('--txn <id>', 'transaction id (default: made)')
     .option('--language <name>').option('--type <type>', 'UPI, POS, …', 'UPI').option('--status <status>', 'success or failed', 'success')
     .option('--print <form>', 'curl: print the openssl and curl lines instead of sending')
     .action(async (options: Record<string, string | undefined>) => {
       const bank = readBank(options['bank'] ?? '')
-      const url = options['to'] ?? ''
+      const url = options['to'] ?? bankUrl(program.opts<TargetOptions>(), process.env)
       const columns = columnsOf(options)
       if (options['print'] === 'curl') {
         process.stdout.write(curlLines({ url, bank, columns }))

@@ -39,7 +39,7 @@ export function openOutput (json: boolean, write: Write): Output {
         return
       }
       const width = Math.max(...Object.keys(value).map(key => key.length))
-      for (const [key, member] of Object.entries(value)) write(`${pc.bold(key.padEnd(width))}  ${cellText(member)}\n`)
+      for (const [key, member] of Object.entries(value)) for (const [index, text] of linesOf(member).entries()) write(`${pc.bold((index === 0 ? key : '').padEnd(width))}  ${text}\n`)
     },
     line (text) {
       if (!json) write(`${text}\n`)
@@ -50,8 +50,22 @@ export function openOutput (json: boolean, write: Write): Output {
 /** Text of a value in a cell; states get a colour. Control characters of foreign text never reach the terminal. */
 export function cellText (value: unknown): string {
   if (value === null || value === undefined) return pc.dim('-')
-  if (typeof value === 'object') return plain(JSON.stringify(value))
+  if (typeof value === 'object') return plain(inWords(value)) || pc.dim('-')
   return colourOf(plain(String(value)))
+}
+
+/** A list of things takes a line for each. */
+function linesOf (value: unknown): string[] {
+  const isList = Array.isArray(value) && value.length > 0 && value.every(member => typeof member === 'object')
+  return isList ? value.map(cellText) : [cellText(value)]
+}
+
+/** `a=1 b=2` of an object, `a, b` of a list: people do not read JSON. */
+function inWords (value: unknown): string {
+  if (value === null || value === undefined) return '-'
+  if (typeof value !== 'object') return String(value)
+  if (Array.isArray(value)) return value.map(inWords).join(', ')
+  return Object.entries(value).map(([key, member]) => `${key}=${typeof member === 'object' && member !== null ? `(${inWords(member)})` : inWords(member)}`).join(' ')
 }
 
 function plain (text: string): string {

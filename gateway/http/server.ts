@@ -21,6 +21,10 @@ import { BODY_BYTES_MAX, type TriggerRouteDeps, triggerRoutes } from './trigger-
 export const REQUEST_TIMEOUT_MS = 10_000
 export const CONNECTION_TIMEOUT_MS = 65_000
 export const KEEP_ALIVE_TIMEOUT_MS = 60_000
+/** How often slow requests are looked for; Node's own 30 s would let them live four times as long as they may. */
+const SLOW_CHECK_MS = 1000
+/** Sockets at once; one more is closed unread. Banks need dozens: this bounds what idle strangers can hold. */
+export const HTTP_CONNECTIONS_MAX = 4096
 /** An event loop this late cannot keep the promise of a quick answer: triggers get 503 until it recovers. */
 export const LOOP_DELAY_MS_MAX = 2000
 /** A connection that was busy when the stop began is let go this soon after its answer. */
@@ -35,6 +39,8 @@ export type HttpDeps = {
   socketPath: string | null
   tls: { cert: Buffer, key: Buffer } | null
   trustProxy: boolean
+  connectionsMax?: number
+  requestTimeoutMs?: number
   signIn: SignIn
   log: Log
   trigger: TriggerRouteDeps
@@ -52,14 +58,18 @@ export type HttpServer = { port: number, close: () => Promise<void> }
 /** Throws PORT_TAKEN. */
 export async function openHttpServer (deps: HttpDeps): Promise<HttpServer> {
   const trusted = new WeakSet<Socket>()
+  const { connectionsMax = HTTP_CONNECTIONS_MAX, requestTimeoutMs = REQUEST_TIMEOUT_MS } = deps
+  // Node exchanges the two when its own headersTimeout (60 s) is the longer one: then a slow body would have a minute.
+  const times = { requestTimeout: requestTimeoutMs, headersTimeout: requestTimeoutMs, connectionsCheckingInterval: SLOW_CHECK_MS }
   const app = Fastify({
-    logger: false, trustProxy: deps.trustProxy, bodyLimit: BODY_BYTES_MAX, requestTimeout: REQUEST_TIMEOUT_MS, connectionTimeout: CONNECTION_TIMEOUT_MS,
+    logger: false, trustProxy: deps.trustProxy && isOwnProxy, bodyLimit: BODY_BYTES_MAX, requestTimeout: requestTimeoutMs, connectionTimeout: CONNECTION_TIMEOUT_MS,
     keepAliveTimeout: KEEP_ALIVE_TIMEOUT_MS, forceCloseConnections: 'idle', routerOptions: { maxParamLength: 128 },
     // A mistyped member is refused, not dropped, and a null is no number: fastify's defaults would set a volume of null to 0.
     ajv: { customOptions: { removeAdditional: false, coerceTypes: false } },
     genReqId: request => traceId(request.headers['x-trace-id']),
-    ...(deps.tls === null ? {} : { https: deps.tls })
+    ...(deps.tls === null ? { http: times } : { https: { ...deps.tls, ...times } })
   }) as unknown as FastifyInstance
+  app.server.maxConnections = connectionsMax
   app.setErrorHandler((error, request, reply) => sendProblem(deps.log, error, request, reply))
   app.setNotFoundHandler((_request, reply) => reply.code(404).send({ error: 'NOT_FOUND', message: 'there is no such path; /docs lists them' }))
   await registerBasics(app, deps)
@@ -171,6 +181,11 @@ function portError (cause: unknown, { host, port }: HttpDeps): unknown {
   const code = cause instanceof Error && 'code' in cause ? cause.code : undefined
   if (code === 'EADDRNOTAVAIL' || code === 'ENOTFOUND') return new SoundboxError('CONFIG_INVALID', `SOUNDBOX_HOST ${host} is no address of this machine`, { cause })
   return code === 'EADDRINUSE' || code === 'EACCES' ? new SoundboxError('PORT_TAKEN', `HTTP port ${port} on ${host} is taken or not allowed: set SOUNDBOX_HTTP_PORT`, { cause }) : cause
+}
+
+/** Whoever connects to us is the proxy; what stands further left in X-Forwarded-For anybody may have written. */
+function isOwnProxy (_address: string, hop: number): boolean {
+  return hop === 0
 }
 
 function traceId (given: unknown): string {

@@ -72,9 +72,10 @@ export async function openSignIn (deps: SignInDeps): Promise<SignIn> {
       const tags = ['sign-in']
       app.get('/totp', { schema: { tags, summary: 'Does the operator token need a one-time code?' } }, async () => ({ guarded: isGuarded }))
       app.post('/totp/enrol', { schema: { tags, summary: 'A new authenticator; its link and seed are shown once, here' } }, () => deps.totp.enrol(OPERATOR))
-      app.post('/totp/confirm', { schema: { tags, summary: 'The first right code: from now on sign-in needs one', body: CodeBody } }, async request => {
+      app.post('/totp/confirm', { schema: { tags, summary: 'The first right code: from now on sign-in needs one, and all sessions end', body: CodeBody } }, async request => {
         await deps.totp.verify(OPERATOR, (request.body as Static<typeof CodeBody>).code)
         isGuarded = true
+        sessions.endAll() // They were opened without a code, perhaps by whom it is to keep out.
         return { guarded: true }
       })
       app.post('/totp/disable', { schema: { tags, summary: 'Remove the authenticator' } }, async () => {
@@ -87,7 +88,7 @@ export async function openSignIn (deps: SignInDeps): Promise<SignIn> {
 }
 
 /** Sessions by hash: a token is never kept. The oldest gives way beyond SESSIONS_MAX. */
-function openSessions (nowMs: () => number): { open: () => { token: string, expiresAt: string }, isLive: (token: string) => boolean, end: (token: string) => void } {
+function openSessions (nowMs: () => number): { open: () => { token: string, expiresAt: string }, isLive: (token: string) => boolean, end: (token: string) => void, endAll: () => void } {
   const ends = new Map<string, number>()
   const hashOf = (token: string): string => createHash('sha256').update(token, 'utf8').digest('base64')
   return {
@@ -100,7 +101,8 @@ function openSessions (nowMs: () => number): { open: () => { token: string, expi
       return { token, expiresAt: new Date(until).toISOString() }
     },
     isLive: token => nowMs() < (ends.get(hashOf(token)) ?? 0),
-    end: token => { ends.delete(hashOf(token)) }
+    end: token => { ends.delete(hashOf(token)) },
+    endAll: () => { ends.clear() }
   }
 }
 

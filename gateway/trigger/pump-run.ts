@@ -218,7 +218,7 @@ async function send ({ deps, active }: Shell, box: Box, device: Device, { item, 
     if (box.inFlight === flight) {
       box.inFlight = null
       active.delete(box)
-      box.waiting.unshift(item)
+      if (box.known.has(item.announcementId)) box.waiting.unshift(item)
     }
     if (deps.broker().stats().ready) return false
     throw new SoundboxError('PUBLISH_FAILED', `announcement for ${box.tid} could not be handed to the broker`, { cause })

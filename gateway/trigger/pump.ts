@@ -32,7 +32,7 @@ export type Pump = {
   isOnline: (tid: string) => boolean
   /** True while the end of this announcement is awaited here. */
   knows: (tid: string, id: string) => boolean
-  /** Takes back what has not been sent; true when the box never got it. */
+  /** Sends it never again, nor counts it in a summary; true when the box never got it. */
   withdraw: (tid: string, id: string) => boolean
   /** Sends again what missed its time, reads back what waits in the store. Called about every second. */
   tick: () => void
@@ -128,7 +128,7 @@ function beginAnew (shell: Shell, box: Box, isAskedAll: boolean): void {
 
 /** What was in flight waits again. */
 function stopFlight (shell: Shell, box: Box): void {
-  if (box.inFlight !== null) box.waiting.unshift(box.inFlight.item)
+  if (box.inFlight !== null && box.known.has(box.inFlight.item.announcementId)) box.waiting.unshift(box.inFlight.item)
   box.inFlight = null
   box.retry = null
   shell.active.delete(box)
@@ -142,10 +142,11 @@ function putBackAll (box: Box): void {
 function withdraw (box: Box | undefined, id: string): boolean {
   const item = box?.known.get(id)
   box?.ended?.add(id)
-  if (box === undefined || item === undefined || item.state !== 'accepted' || box.inFlight?.item === item) return false
+  if (box === undefined || item === undefined) return false
+  // Also one that was sent: a box that lost it must neither get it again nor hear it in a summary.
   takeOut(box, item)
   box.known.delete(id)
-  return item.doubtful !== true
+  return item.state === 'accepted' && box.inFlight?.item !== item && item.doubtful !== true
 }
 
 /** False when nothing is left to remember of this box. */

@@ -49,6 +49,9 @@ t.test('each fault has its exit code, and --json says it as an object', async t 
   t.notMatch(describeFailure(new SoundboxError('NOT_FOUND', 'a\u001b[31mb\nc'), false).text.split('\n')[0], /a\u001b\[31mb/, 'foreign control characters do not reach the terminal')
   t.equal(cellText('\u001b]0;x\u0007\u202e'), '?]0;x??')
   t.match(cellText(null), '-')
+  let text = ''
+  openOutput(false, chunk => { text += chunk }).one({ broker: { ready: true, ports: { mqtt: 1 } }, jobs: [{ name: 'a', lastAt: null }, { name: 'b\u001b[31m' }], may: ['x', 'y'], none: [] })
+  t.equal(text.replace(/\u001b\[\d+m/g, ''), 'broker  ready=true ports=(mqtt=1)\njobs    name=a lastAt=-\n        name=b?[31m\nmay     x, y\nnone    -\n', 'no JSON for people')
 })
 
 t.test('processes end with the codes that scripts branch on', async t => {
@@ -87,6 +90,31 @@ t.test('processes end with the codes that scripts branch on', async t => {
   const tail = await soundbox([...data, 'tail', '--json'], { onLine (text, kill) { if (text.includes('"payment"')) kill('SIGINT') } })
   clearInterval(timer)
   t.match(tail, { code: 0, stdout: /"transactionId":"TAIL-/ }, 'Ctrl-C ends a tail in peace')
+})
+
+t.test('the programs get their own options, and a trigger finds the gateway of the data directory', async t => {
+  const rig = await startRig(t)
+  const bank = await rig.addBank()
+  const box = await rig.addBox('SB-0001')
+  const dir = tempDir(t)
+  const file = (name: string): string => join(dir, name)
+  writeFileSync(file('bank.json'), JSON.stringify(bank))
+  writeFileSync(file('boxes.jsonl'), `${JSON.stringify(box)}\n`)
+  const mqtt = `mqtt://127.0.0.1:${rig.gateway().ports.mqtt ?? 0}`
+  const pay = ['trigger', '--bank', file('bank.json'), '--merchant', 'shop@upi', '--amount', '19', '--json']
+  const [sim, agent, gateway, before, byDir, byUrl, nowhere] = await Promise.all([
+    soundbox(['sim', 'mqtt', '--url', mqtt, '--credentials', file('boxes.jsonl'), '--speak-ms', '0', '--seconds', '2', '--every', '0', '--json']),
+    soundbox(['agent', '--data-dir', file('boxes.jsonl'), '--gateway', mqtt, '--tid', 'SB-0001', '--password', 'x', '--signing-key', 'x', '--speaker', 'silent']),
+    soundbox(['gateway', '--data-dir', file('other')]), soundbox(['--data-dir', file('other'), 'gateway']),
+    soundbox([...pay, '--data-dir', rig.dir]), soundbox([...pay], { env: { SOUNDBOX_DATA_DIR: rig.dir } }), soundbox([...pay, '--url', 'http://127.0.0.1:9'])
+  ])
+  t.match(sim, { code: 0 })
+  t.match(JSON.parse(sim.stdout), { boxes: 1, connects: 1 }, '--url and --json reach the simulator')
+  t.match(agent, { code: 1, stderr: /DATA_DIR_UNUSABLE/ }, '--data-dir reaches the agent: this one is a file')
+  t.match(gateway, { code: 2, stderr: /environment variables/ })
+  t.match(before, { code: 2, stderr: /behind its name/ })
+  t.match([byDir, byUrl].map(({ stdout }) => JSON.parse(stdout) as object), [{ http: 200 }, { http: 200 }])
+  t.match(nowhere, { code: 3 })
 })
 
 t.test('--json gives the shapes that others script against', async t => {
@@ -145,6 +173,7 @@ t.test('--json gives the shapes that others script against', async t => {
   ]
   for (const args of wrong) await t.rejects(say(client, args), { code: 'INPUT_INVALID' }, args.join(' '))
   await t.rejects(say(client, ['device', 'set', 'SB-0001', '--language', 'klingon']), { code: 'LANGUAGE_UNKNOWN' })
+  t.match(await say(client, ['token', 'create', 'app', '--role', 'partner'], false), /permissions\S*\s+customer_search, [\s\S]*createdAt\S*\s+\d{4}-\d\d-\d\dT/, 'names and times as people read them')
   t.match(lines(await say(client, ['bank', 'rotate-key', 'pnb', '--overlap', '60']))[0], { bank: 'pnb', clientSecret: /./ })
   t.match(lines(await say(client, ['bank', 'disable', 'pnb']))[0], { bank: 'pnb', disabled: true })
   t.match(lines(await say(client, ['bank', 'enable', 'pnb']))[0], { disabled: false })

@@ -1,9 +1,10 @@
 // The bank trigger API over HTTP: the exact status and body of every row of its contract, on a whole gateway.
-import { connect } from 'node:net'
-import Fastify from 'fastify'
+import { connect, type Socket } from 'node:net'
+import Fastify, { type FastifyInstance } from 'fastify'
 import t from 'tap'
 import { type CipherProfile, ERRORS, openEnvelopeText, parseKey, sealEnvelope, SILENT_LOG, SoundboxError } from '../../protocol/index.js'
 import { prepareTrigger } from '../../gateway/cli/bank-client.js'
+import { type HttpDeps, openHttpServer } from '../../gateway/http/server.js'
 import { BODY_BYTES_MAX, triggerRoutes, TRIGGERS_IN_FLIGHT_MAX } from '../../gateway/http/trigger-routes.js'
 import type { BankSecrets, Directory } from '../../gateway/store/directory.js'
 import { SILENT_METER } from '../../gateway/trigger/meter.js'
@@ -251,6 +252,37 @@ t.test('triggers in work are limited: at the limit they are taken, one past it i
   t.ok((await Promise.all(waiting)).every(({ statusCode }) => statusCode === 400), 'all that were taken are answered')
   t.equal((await pay('after')).statusCode, 400, 'and there is room again')
   await app.close()
+})
+
+t.test('connections are counted and slow requests are cut, whatever they are waiting for', async t => {
+  const requestTimeoutMs = 300
+  const { clock } = await openRoutes(() => Promise.reject(new Error('unused')))
+  const server = await openHttpServer({
+    host: '127.0.0.1', port: 0, socketPath: null, tls: null, trustProxy: true, log: SILENT_LOG, connectionsMax: 2, requestTimeoutMs, admin: {}, look: {}, metrics: {}, more: [],
+    signIn: { admit () {}, async sessionRoutes () {}, async totpRoutes () {} }, trigger: { meter: SILENT_METER, log: SILENT_LOG, nowMs: clock.nowMs },
+    open: [async (app: FastifyInstance) => { app.post('/address', async request => ({ address: request.ip })) }], isReady: () => ({ ready: true, why: [] })
+  } as unknown as HttpDeps)
+  t.teardown(server.close)
+  const open = async (text: string): Promise<{ text: () => string, closed: Promise<void>, socket: Socket }> => {
+    const socket = connect(server.port, '127.0.0.1')
+    let got = ''
+    socket.on('data', chunk => { got += chunk.toString('latin1') }).on('error', () => {})
+    const closed = new Promise<void>(resolve => { socket.once('close', () => { resolve() }) })
+    await new Promise<void>(resolve => { socket.once('connect', () => { resolve() }) })
+    socket.write(text)
+    return { text: () => got, closed, socket }
+  }
+  const startedAt = performance.now()
+  const slow = [await open('POST /address HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{'), await open('POST /address HTTP/1.1\r\nx: ')]
+  const third = await open('POST /address HTTP/1.1\r\nhost: x\r\n\r\n')
+  await third.closed
+  t.equal(third.text(), '', 'one past the limit is closed unread')
+  await Promise.all(slow.map(({ closed }) => closed))
+  t.match(slow.map(({ text }) => text()), [/ 408 /, / 408 /], 'a slow body as well as slow headers')
+  t.ok(performance.now() - startedAt < 10_000)
+  const again = await open('POST /address HTTP/1.1\r\nhost: x\r\nx-forwarded-for: 6.6.6.6, 10.0.0.9\r\nconnection: close\r\n\r\n')
+  await again.closed
+  t.match(again.text(), /"10\.0\.0\.9"/, 'there is room again, and of X-Forwarded-For counts only what the proxy itself wrote')
 })
 
 t.test('no bytes make it crash, and no answer is a 5xx but 503', async t => {

@@ -6,7 +6,7 @@ import { type Bank, type BankKey, type Directory, isLive } from '../../gateway/s
 import { authenticate, EPOCH_AGE_MS_MAX, EPOCH_AHEAD_MS_MAX, type TriggerHeaders, unnamedTransactionId } from '../../gateway/trigger/authenticate.js'
 import { AGE_POLICY, judgeWaiting, nextStep, summariesOf, type Verdict, type Waiting } from '../../gateway/trigger/backlog.js'
 import { LISTENERS_MAX, openFeed } from '../../gateway/trigger/feed.js'
-import { NOTE_DELAY_MS, NOTES_MAX, openLedger } from '../../gateway/trigger/ledger.js'
+import { NOTE_DELAY_MS, NOTES_MAX, openLedger, STRANGE_FINALS_MAX } from '../../gateway/trigger/ledger.js'
 import { BUCKETS_MAX, openRateLimit, takeToken } from '../../gateway/trigger/rate.js'
 import { makeSequence } from '../../gateway/trigger/sequence.js'
 import { aBank, anItem, handClock, memoryFallback, memoryStore, settled } from '../support/heart-fakes.js'
@@ -315,6 +315,21 @@ t.test('a step whose row is missing waits with its payment in the fallback, and 
   }
   await ledger.settle([stepOf(anItem(8, 0), 'spoken', 1)], false)
   t.equal(store.model.openDeliveries('BOX1', 10).filter(({ announcementId }) => announcementId === hexOf('item 8')).length, 0, 'a row that was drained in between is found')
+})
+
+t.test('a box that invents ids fills nothing that payments need, while the store is away', async t => {
+  const { ledger, store, fallback } = openBook()
+  store.refuses.writes = true
+  const invent = (n: number, tid = 'BOX1'): Promise<void> => ledger.settle([{ ...stepOf(anItem(100 + n, 0), 'spoken', 1), tid }], false)
+  for (let n = 0; n < STRANGE_FINALS_MAX; n++) await invent(n)
+  await t.rejects(invent(STRANGE_FINALS_MAX), { code: 'STORE_FAILED' }, 'not confirmed: an honest box tells it again later')
+  t.equal(fallback.records.length, STRANGE_FINALS_MAX)
+  await invent(0, 'BOX2')
+  await ledger.settle([stepOf(anItem(1, 0), 'spoken', 2)])
+  t.equal(fallback.records.length, STRANGE_FINALS_MAX + 2, 'other boxes, and what we have sent, are still taken')
+  fallback.records.length = 0
+  await invent(1)
+  t.equal(fallback.records.length, 1, 'and this one again when the fallback was emptied')
 })
 
 t.test('the feed takes so many listeners, tells each, and forgets who left', async t => {
