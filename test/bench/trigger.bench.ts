@@ -58,13 +58,15 @@ async function benchThroughput (gateway: GatewayProcess, bank: BankSecrets, keys
   const bare = await startBare(540)
   const ours: Round[] = []
   const theirs: Round[] = []
-  let cpu = 0
+  let [cpu, loadCpu] = [0, 0]
   for (let round = 0; round < ROUNDS; round++) {
     theirs.push(await drive(`http://127.0.0.1:${bare.port}`, Array.from({ length: 100 }, () => ({ url: '/bare', headers: sample?.headers ?? {}, body: sample?.body ?? '' }))))
     const due = prepare(bank, gateway.url, PREPARED_MAX, `r${round}`).map(one => ({ ...one, url: new URL(one.url).pathname }))
-    const before = await cpuSeconds(gateway.url)
+    const before = { gateway: await cpuSeconds(gateway.url), load: process.cpuUsage() }
     ours.push(await drive(gateway.url, due))
-    cpu += await cpuSeconds(gateway.url) - before
+    cpu += await cpuSeconds(gateway.url) - before.gateway
+    const { user, system } = process.cpuUsage(before.load)
+    loadCpu += (user + system) / 1e6
     await sleep(1500)
   }
   bare.child.kill('SIGTERM')
@@ -73,8 +75,8 @@ async function benchThroughput (gateway: GatewayProcess, bank: BankSecrets, keys
   const [mine, base] = [median(ours.map(round => round.perSecond)), median(theirs.map(round => round.perSecond))]
   const p99 = median(ours.map(round => round.p99))
   const refused = ours.reduce((sum, round) => sum + round.non2xx, 0)
-  const cpuEach = cpu / ours.reduce((sum, round) => sum + round.perSecond * ROUND_SECONDS, 0) * 1e6
-  const end = `${cpuEach.toFixed(0)} us of CPU a trigger in the gateway, all threads; refused ${refused}; spoken ${report.spoken}, doubles ${report.doubles}`
+  const each = (seconds: number): string => (seconds / ours.reduce((sum, round) => sum + round.perSecond * ROUND_SECONDS, 0) * 1e6).toFixed(0)
+  const end = `CPU a trigger: gateway, all threads, ${each(cpu)} us, load and boxes ${each(loadCpu)} us; refused ${refused}; spoken ${report.spoken}, doubles ${report.doubles}`
   console.log(`trigger to answer ${mine.toFixed(0)}/s p99 ${p99} ms; bare Fastify POST ${base.toFixed(0)}/s; ratio ${(mine / base).toFixed(2)}; ${end}`)
 }
 
