@@ -4,7 +4,8 @@
 //   record   store, else the fallback, else STORE_FAILED    PAYMENT_CONFLICT for known id with other content
 //   send     pump or vendor push                            PUBLISH_FAILED, VENDOR_FAILED: recorded, the caller may try again
 //
-// Requests for the same payment that arrive while the first is under way wait for it and share its outcome.
+// Requests for the same payment that arrive while the first is under way wait for it and share its outcome; with other content they wait
+// too, since only what was recorded can contradict them.
 import { LRUCache } from 'lru-cache'
 import { announcementId, contentHash, isSoundboxError, type Language, type Log, SoundboxError, type TriggerFields } from '../../protocol/index.js'
 import type { Fallback } from '../fallback/contract.js'
@@ -44,10 +45,9 @@ export function openAnnounce (deps: AnnounceDeps): Announce {
   return async order => {
     const id = announcementId(order.bank.id, order.transactionId)
     const hash = contentHash(order, order.currency)
-    const first = underWay.get(id)
-    if (first !== undefined) {
-      if (first.hash !== hash) throw conflict(order)
-      return { ...await first.outcome, repeated: true }
+    for (let first = underWay.get(id); first !== undefined; first = underWay.get(id)) {
+      if (first.hash === hash) return { ...await first.outcome, repeated: true }
+      await first.outcome.catch(() => {})
     }
     const known = recent.get(id)
     if (known !== undefined) {

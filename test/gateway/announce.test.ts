@@ -95,6 +95,9 @@ t.test('many at once of one payment are one, with one answer; other content is r
   await t.rejects(announce(order('T2', { amountMinor: 9100 })), { code: 'PAYMENT_CONFLICT' }, 'while the first is under way')
   await first
   await t.rejects(announce(order('T2', { amountMinor: 9100 })), { code: 'PAYMENT_CONFLICT' }, 'from memory')
+  const [unknown, known, other] = await Promise.allSettled([announce(order('T3', { merchant: 'nobody@upi' })), announce(order('T3')), announce(order('T3', { amountMinor: 9100 }))])
+  t.match([unknown, known, other].map(one => one.status), ['rejected', 'fulfilled', 'rejected'], 'a first that was not recorded is no conflict')
+  t.match(other, { reason: { code: 'PAYMENT_CONFLICT' } })
   store.calls.length = 0
   t.match(await announce(order('T2')), { repeated: true })
   t.same(store.calls, [], 'a recent one costs no query')
