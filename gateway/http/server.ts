@@ -170,11 +170,18 @@ function sendProblem (log: Log, error: unknown, request: FastifyRequest, reply: 
   const status = (error as FastifyError).statusCode ?? 500
   if (status < 500) {
     const code = status === 413 ? 'BODY_TOO_LARGE' : 'INPUT_INVALID'
-    const message = status === 413 ? `the body is over ${BODY_BYTES_MAX} bytes` : (error as FastifyError).message
+    const message = status === 413 ? `the body is over ${BODY_BYTES_MAX} bytes` : inputText(error as FastifyError)
     return reply.code(status).send({ error: code, message, remedy: ERRORS[code].remedy, traceId: request.id })
   }
   log.error({ err: error, traceId: request.id, method: request.method, path: request.routeOptions.url }, 'request failed')
   return reply.code(500).send({ error: 'SERVER_FAULT', message: 'Unhandled server error', remedy: ERRORS.SERVER_FAULT.remedy, traceId: request.id })
+}
+
+/** What is wrong, with the name of a member that nobody knows. */
+function inputText (error: FastifyError): string {
+  const [fault] = error.validation ?? []
+  const stranger = fault?.keyword === 'additionalProperties' ? fault.params['additionalProperty'] : undefined
+  return typeof stranger === 'string' ? `${error.validationContext ?? 'input'}${fault?.instancePath ?? ''} has a member that is not known: ${stranger.slice(0, 32)}` : error.message
 }
 
 function portError (cause: unknown, { host, port }: HttpDeps): unknown {

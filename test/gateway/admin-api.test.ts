@@ -53,6 +53,7 @@ t.test('each route takes what is right and names what is wrong', async t => {
     [{ id: 'ok', fieldNames: { column1: 'column2' } }, 'INPUT_INVALID', 'two columns under one name'],
     [{ id: 'ok', fieldNames: { column1: 'same', column8: 'same' } }, 'INPUT_INVALID', 'two columns renamed alike']
   ] as const) await refuses('POST', '/banks', body, code, why)
+  await t.rejects(client.call('POST', '/banks', { id: 'ok', profle: 'none' }), { message: /not known: profle/ }, 'the mistyped member is named')
   const both = await Promise.allSettled([client.call('POST', '/banks', { id: 'twin' }), client.call('POST', '/banks', { id: 'twin' })])
   t.same(both.map(({ status }) => status).sort(), ['fulfilled', 'rejected'], 'two at once: one is the first')
 
