@@ -43,7 +43,7 @@ fuzz: build ## the seeded tests with more seeds: make fuzz SEEDS=50
 bench: build ## measure, print ratios, warn beyond 20 percent of the baseline; BENCH=trigger runs one
 	node dist/test/bench/main.js
 
-run: build ## start everything, post one encrypted trigger, hear two soundboxes; Ctrl-C stops it
+run: build ## start everything, post one encrypted trigger, hear three soundboxes; Ctrl-C stops it
 	@node dist/gateway/cli/main.js demo
 
 agent: build ## a device agent; settings in README

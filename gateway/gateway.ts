@@ -91,7 +91,8 @@ async function openParts ({ config, integration: settings, log, nowMs, pid }: Ga
   await heart.join()
   parts.broker = opened(await openBroker(config, deviceEvents({ directory, fleet, heart, prompter, log, nowMs }), log, nowMs))
   await heart.resume()
-  const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backupDir: dataDir.file('backup'), settings: shared !== null ? { ...config, backupKeep: 0 } : config, nowMs, log })
+  const backup = { dir: dataDir.file('backup'), prefix: shared === null ? 'soundbox' : 'integration', make: integration.backup }
+  const table = houseJobs({ store, fallback, sweepVendors: heart.sweepVendors, backup, settings: config, nowMs, log })
   const jobs = opened(startJobs([...table, ...integration.jobs], { store, schedule: scheduleCron, nowMs, log }))
   closers.push(integration.stop)
   const iso = await openIso({ config, heart, announce, cbs: integration.cbs ?? simulatedCbs(nowMs), directory, store, fallback, metrics, nowMs, log })

@@ -55,6 +55,8 @@ export type IntegrationParts = {
   open: readonly Register[]
   more: readonly Register[]
   gauges: readonly GaugeReader[]
+  /** Copies the SQLite file that holds these tables. */
+  backup: Store['backup']
   /** Nothing more is begun; resolves when what runs has ended. Before the jobs are closed, which wait for a whole run. */
   stop: () => Promise<void>
   close: () => Promise<void>
@@ -76,7 +78,8 @@ export async function openIntegrationParts (deps: IntegrationPartsDeps): Promise
 
 async function openParts (deps: IntegrationPartsDeps, closers: (() => Promise<void> | void)[]): Promise<Omit<IntegrationParts, 'close'>> {
   const { config, settings, dataDir, store, nowMs, log } = deps
-  const records = await recordsOf(deps, closers)
+  const local = await localStore(deps, closers)
+  const records = local.integration
   const key = (purpose: string): Buffer => deriveKey(dataDir.masterKey, purpose)
   const clock = openClock(nowMs)
   const audit = await openAudit({ store: records.audit, key: key('audit'), clock, log })
@@ -110,16 +113,17 @@ async function openParts (deps: IntegrationPartsDeps, closers: (() => Promise<vo
       merchants.routes
     ],
     gauges: gaugesOf(integration, audit),
+    backup: local.backup,
     stop: merchants.close
   }
 }
 
 /** With another store for payments these tables stand in a SQLite file of the data directory. */
-async function recordsOf ({ store, dataDir, nowMs, log }: IntegrationPartsDeps, closers: (() => Promise<void> | void)[]): Promise<IntegrationStore> {
-  if ('integration' in store) return store.integration
+async function localStore ({ store, dataDir, nowMs, log }: IntegrationPartsDeps, closers: (() => Promise<void> | void)[]): Promise<SqliteStore> {
+  if ('integration' in store) return store
   const local = await openSqliteStore({ path: dataDir.file('integration.db'), log, nowMs })
   closers.push(local.close)
-  return local.integration
+  return local
 }
 
 function isoFactory ({ settings, nowMs, log }: IntegrationPartsDeps): (() => ReturnType<typeof openCbsTransport>) | undefined {

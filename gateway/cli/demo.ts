@@ -1,4 +1,4 @@
-// `make run`: everything on one machine. Starts the gateway, provisions a bank, a merchant and two soundboxes, posts one encrypted
+// `make run`: everything on one machine. Starts the gateway, provisions a bank, a merchant and three soundboxes, posts one encrypted
 // trigger as the bank would, and shows what each box said. Stays up until Ctrl-C. A second run uses the same data.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'

@@ -43,7 +43,7 @@ addFieldCommands(program, {
   ...context, dist: DIST, env: process.env, dataDir: () => program.opts<TargetOptions>().dataDir ?? process.env['SOUNDBOX_DATA_DIR'] ?? 'data', runProgram: become
 })
 addIsoCommands(program, context)
-program.command('demo').description('start everything, post one trigger, hear two soundboxes (make run)')
+program.command('demo').description('start everything, post one trigger, hear three soundboxes (make run)')
   .action(async () => { process.exitCode = await runDemo({ dist: DIST, env: process.env, write: text => { process.stdout.write(text) } }) })
 for (const command of allCommands(program)) command.option('--json', 'one JSON object a line, for scripts')
 

@@ -16,7 +16,8 @@ export type HouseDeps = {
   store: Store
   fallback: Fallback
   sweepVendors: () => Promise<void>
-  backupDir: string
+  /** `prefix`: of the file names, by which old ones are found. `make`: as `Store.backup`. */
+  backup: { dir: string, prefix: string, make: Store['backup'] }
   settings: { retentionDays: number, backupKeep: number, backupCron: string, summaryMs: number }
   nowMs: () => number
   log: Log
@@ -31,11 +32,12 @@ export function houseJobs (deps: HouseDeps): readonly Job[] {
     { name: 'replay-purge', cron: '20 * * * * *', what: 'forget request marks that are too old to matter', run: async () => { await store.purgeMarks(nowMs()) } },
     { name: 'history-retention', cron: '0 15 3 * * *', what: `remove history older than ${settings.retentionDays} days`, run: () => purgeHistory(deps) },
     {
-      name: 'backup', cron: settings.backupCron, what: `copy the database, keep ${settings.backupKeep} copies`, async run () {
+      name: 'backup', isLocal: true, cron: settings.backupCron, what: `copy the database, keep ${settings.backupKeep} copies`, async run () {
         if (settings.backupKeep === 0) return
         const stamp = new Date(nowMs()).toISOString().replace(/[:.]/g, '-')
-        const { bytes } = await store.backup(join(deps.backupDir, `soundbox-${stamp}.db`))
-        for (const old of backupsIn(deps.backupDir).slice(0, -settings.backupKeep)) rmSync(join(deps.backupDir, old), { force: true })
+        const { dir, prefix, make } = deps.backup
+        const { bytes } = await make(join(dir, `${prefix}-${stamp}.db`))
+        for (const old of backupsIn(dir, prefix).slice(0, -settings.backupKeep)) rmSync(join(dir, old), { force: true })
         log.info({ bytes }, 'backup made and checked')
       }
     }
@@ -43,8 +45,8 @@ export function houseJobs (deps: HouseDeps): readonly Job[] {
 }
 
 /** Backup files, oldest first. */
-export function backupsIn (folder: string): string[] {
-  return readdirSync(folder).filter(name => /^soundbox-.*\.db$/.test(name)).sort()
+export function backupsIn (folder: string, prefix: string): string[] {
+  return readdirSync(folder).filter(name => name.startsWith(`${prefix}-`) && name.endsWith('.db')).sort()
 }
 
 async function sweepDeliveries ({ store, settings, sweepVendors, nowMs }: HouseDeps): Promise<void> {

@@ -95,8 +95,8 @@ function openHouse (dir: string, more: { backupKeep?: number, expire?: () => num
     return { bytes: 4 }
   }
   const jobs = houseJobs({
-    store, fallback, backupDir: dir, sweepVendors: more.sweep ?? (async () => {}), settings: { retentionDays: 400, backupKeep: more.backupKeep ?? 3, backupCron: '30 2 * * *',
-      summaryMs: 600_000 }, nowMs: clock.nowMs, log
+    store, fallback, backup: { dir, prefix: 'soundbox', make: path => store.backup(path) }, sweepVendors: more.sweep ?? (async () => {}),
+    settings: { retentionDays: 400, backupKeep: more.backupKeep ?? 3, backupCron: '30 2 * * *', summaryMs: 600_000 }, nowMs: clock.nowMs, log
   })
   const run = (name: string): Promise<void> => jobs.find(job => job.name === name)?.run() ?? Promise.reject(new Error(name))
   return { clock, store, fallback, log, counts, jobs, run }
@@ -135,20 +135,22 @@ t.test('backups are kept to their number, the newest, and nothing else is remove
   const dir = join(tempDir(t), 'backup')
   mkdirSync(dir)
   writeFileSync(join(dir, 'notes.txt'), 'mine')
+  for (const name of ['integration-1.db', 'integration-2.db', 'integration-3.db']) writeFileSync(join(dir, name), 'of another database')
   const house = openHouse(dir, { backupKeep: 2 })
   for (let day = 0; day < 4; day++) {
     await house.run('backup')
     house.clock.advance(86_400_000)
   }
-  t.equal(backupsIn(dir).length, 2)
-  t.match(backupsIn(dir)[1], /^soundbox-2024-10-06T/)
+  t.equal(backupsIn(dir, 'soundbox').length, 2)
+  t.match(backupsIn(dir, 'soundbox')[1], /^soundbox-2024-10-06T/)
   t.ok(readdirSync(dir).includes('notes.txt'))
+  t.equal(backupsIn(dir, 'integration').length, 3)
   const none = openHouse(dir, { backupKeep: 0 })
   await none.run('backup')
-  t.equal(backupsIn(dir).length, 2, 'no backups wanted, none made and none removed')
+  t.equal(backupsIn(dir, 'soundbox').length, 2, 'no backups wanted, none made and none removed')
   house.store.backup = () => Promise.reject(new SoundboxError('STORE_CORRUPT', 'the copy is damaged'))
   await t.rejects(house.run('backup'), { code: 'STORE_CORRUPT' })
-  t.equal(backupsIn(dir).length, 2, 'a failed backup costs no older one')
+  t.equal(backupsIn(dir, 'soundbox').length, 2, 'a failed backup costs no older one')
 })
 
 t.test('the drain brings payments, steps and reversals into history, and waits while history refuses', async t => {
