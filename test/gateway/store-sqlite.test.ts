@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
+import { readdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
@@ -36,6 +36,7 @@ t.test('connections are durable, bounded and keep their settings', async t => {
   t.equal(other.pragma('busy_timeout', { simple: true }), BUSY_TIMEOUT_MS_MAX)
   t.equal(other.pragma('synchronous', { simple: true }), 2)
   t.throws(() => openDatabase({ path: ':memory:', busyTimeoutMs: 50, readonly: false }), { code: 'DATA_DIR_UNUSABLE' }, 'a database without a log is refused')
+  rmSync(':memory:') // SQLite takes the name for no file; the file that was made for it is empty.
 })
 
 t.test('a busy time-out over the limit is refused, the limit is taken', async t => {
