@@ -62,14 +62,14 @@ t.test('no secret, no raw payload and nothing of the payer is in the log or on t
   const ofBox = [secrets.mqttPassword, secrets.signingKey, rekeyed['mqttPassword'], rekeyed['signingKey']]
   const hidden = [...banks, rotated].flatMap(of => secretOf(of as Record<string, unknown>)).concat(ofBox).map(String)
   const ofPayer = [PAYER, PAN, PHONE]
-  for (const word of [...hidden, ...ofPayer, ...raw, token, masterKey]) t.notOk(text.includes(word), `the log has ${word.slice(0, 12)}…`)
+  for (const [index, word] of [...hidden, ...ofPayer, ...raw, token, masterKey].entries()) t.notOk(text.includes(word), `the log has word ${index}`)
 
   const files = filesIn(rig.dir).filter(path => statSync(path).size > 0)
   t.ok(files.some(path => path.endsWith('soundbox.db')))
   for (const path of files) {
     const bytes = readFileSync(path).toString('latin1')
     const name = path.slice(rig.dir.length)
-    for (const word of [...hidden, ...ofPayer, ...raw]) t.notOk(bytes.includes(word), `${name} has ${word.slice(0, 12)}…`)
+    for (const [index, word] of [...hidden, ...ofPayer, ...raw].entries()) t.notOk(bytes.includes(word), `${name} has word ${index}`)
     for (const key of hidden.filter(word => /^[A-Za-z0-9+/]{43}=$/.test(word))) t.notOk(bytes.includes(Buffer.from(key, 'base64').toString('latin1')), `${name} has the bytes of a key`)
     if (!name.endsWith('operator.token')) t.notOk(bytes.includes(token), `${name} has the operator's token`)
     if (!name.endsWith('master.key')) t.notOk(bytes.includes(masterKey), `${name} has the master key`)
