@@ -51,9 +51,14 @@ async function sendOnce ({ integration, log }: DayMailDeps, request: ReturnType<
 
 /** The last whole day at the operator's place, and when it began. Pure. */
 export function dayBefore (nowMs: number, utcOffsetMinutes: number): { day: string, since: number } {
+  const since = localMidnight(nowMs, utcOffsetMinutes) - DAY_MS
+  return { day: new Date(since + utcOffsetMinutes * 60_000).toISOString().slice(0, 10), since }
+}
+
+/** Midnight before `nowMs` in the zone of this offset. Pure. */
+export function localMidnight (nowMs: number, utcOffsetMinutes: number): number {
   const offsetMs = utcOffsetMinutes * 60_000
-  const localMidnight = Math.floor((nowMs + offsetMs) / DAY_MS) * DAY_MS - DAY_MS
-  return { day: new Date(localMidnight).toISOString().slice(0, 10), since: localMidnight - offsetMs }
+  return Math.floor((nowMs + offsetMs) / DAY_MS) * DAY_MS - offsetMs
 }
 
 /** The totals of the 24 hours from `since`. History is read page by page: no other query waits for it. */

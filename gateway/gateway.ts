@@ -7,6 +7,7 @@ import { openEmbeddedBroker } from './broker/embedded.js'
 import { openExternalBroker } from './broker/external.js'
 import type { GatewayConfig } from './config.js'
 import { openDataDir } from './data-dir.js'
+import { localMidnight } from './day-mail.js'
 import { deviceEvents } from './device-events.js'
 import type { Fallback } from './fallback/contract.js'
 import { openPubsubFallback, parsePubsubUrl } from './fallback/pubsub.js'
@@ -39,7 +40,6 @@ import { openRateLimit } from './trigger/rate.js'
 
 /** How long the box's `received` is asked for before the connection is ended. */
 const ATTEMPTS_MAX = 4
-const DAY_MS = 86_400_000
 /** India, where a box has no quiet hours that name another zone. */
 const UTC_OFFSET_MINUTES = 330
 
@@ -83,7 +83,7 @@ async function openParts ({ config, integration: settings, log, nowMs, pid }: Ga
     policy: { speakMs: config.speakMs, summaryMs: config.summaryMs, receivedTimeoutMs: config.receivedTimeoutMs, attemptsMax: ATTEMPTS_MAX }
   }))
   const fleet = opened(await openFleet({ store, broker, device: directory.device, staysOnline: config.broker !== 'embedded', newId, nowMs, startTimer, log }))
-  const integration = opened(await openIntegrationParts({ config, settings, dataDir, store, directory, fallback, presenceOf: fleet.presence.find, nowMs, log }))
+  const integration = opened(await openIntegrationParts({ config, settings, dataDir, store, directory, fallback, presenceOf: fleet.presence.find, newId, nowMs, log }))
   const announce = integration.withStandIns(heart.announce)
   const prompter = openPrompter({ broker, isOnline: fleet.presence.isOnline, newId, nowMs, nextSeq: heart.nextSeq })
   closers.push(startTimer(() => { prompter.tick() }, 1000).stop)
@@ -206,12 +206,6 @@ function spoolSegments (bytes: number): { segmentBytes: number, segmentsMax: num
 function startTimer (callback: () => void, ms: number): { stop: () => void } {
   const timer = setInterval(callback, ms)
   return { stop: () => { clearInterval(timer) } }
-}
-
-/** Midnight before `nowMs` in the zone of this offset. */
-function localMidnight (nowMs: number, utcOffsetMinutes: number): number {
-  const offsetMs = utcOffsetMinutes * 60_000
-  return Math.floor((nowMs + offsetMs) / DAY_MS) * DAY_MS - offsetMs
 }
 
 function newId (): string {

@@ -1,7 +1,6 @@
 // The wiring of the integration services in a running gateway: settings and the store's tables -> tokens and sign-in, audit trail, issuers,
 // inbox, stand-ins, and what the rest of the gateway takes of them: routes, jobs, a core banking system for switches. Whatever is not configured
 // is off: its routes answer PROVIDER_CONFIG, its jobs have nothing to do.
-import { randomBytes } from 'node:crypto'
 import { readFileSync } from 'node:fs'
 import { setTimeout as sleep } from 'node:timers/promises'
 import type { FastifyInstance } from 'fastify'
@@ -42,7 +41,7 @@ type Register = (app: FastifyInstance) => Promise<void>
 
 export type IntegrationPartsDeps = {
   config: GatewayConfig, settings: IntegrationSettings, dataDir: DataDir, store: Store | SqliteStore, directory: Directory, fallback: Fallback
-  presenceOf: (tid: string) => Presence | undefined, nowMs: () => number, log: Log
+  presenceOf: (tid: string) => Presence | undefined, newId: () => string, nowMs: () => number, log: Log
 }
 export type IntegrationParts = {
   /** Balances and statements for switches; undefined = no core banking system is configured. */
@@ -77,7 +76,7 @@ export async function openIntegrationParts (deps: IntegrationPartsDeps): Promise
 }
 
 async function openParts (deps: IntegrationPartsDeps, closers: (() => Promise<void> | void)[]): Promise<Omit<IntegrationParts, 'close'>> {
-  const { config, settings, dataDir, store, nowMs, log } = deps
+  const { config, settings, dataDir, store, newId, nowMs, log } = deps
   const local = await localStore(deps, closers)
   const records = local.integration
   const key = (purpose: string): Buffer => deriveKey(dataDir.masterKey, purpose)
@@ -88,7 +87,7 @@ async function openParts (deps: IntegrationPartsDeps, closers: (() => Promise<vo
   closers.push(() => tokens.flushUses().catch((err: unknown) => { log.warn({ err }, 'times of last use of tokens were not written') }))
   const simulator = openSimulator(settings, { nowMs, wait: (ms, signal) => sleep(ms, undefined, signal === undefined ? {} : { signal }) })
   const integration = openIntegration({
-    settings, audit, calls: records.calls, sealKey: key('provider-call'), clock, random: Math.random, makeTraceId: makeId, makeReference: makeId, log,
+    settings, audit, calls: records.calls, sealKey: key('provider-call'), clock, random: Math.random, makeTraceId: newId, makeReference: newId, log,
     factories: {
       http: findProvider, simulated: simulator.transport, smtp: (all, run) => smtpTransport(all.email, { run, nowMs }), iso8583: isoFactory(deps)
     }
@@ -105,7 +104,7 @@ async function openParts (deps: IntegrationPartsDeps, closers: (() => Promise<vo
     checkMerchant: merchants.checkMerchant,
     jobs: [...integrationJobs({ deps, records, integration, tokens }), ...merchants.jobs, ...mail.jobs],
     open: [
-      app => integrationRoutes(app, { services: integration, tokens, report: reportOf(settings, simulator), makeTraceId: makeId, nowMs, log }),
+      app => integrationRoutes(app, { services: integration, tokens, report: reportOf(settings, simulator), makeTraceId: newId, nowMs, log }),
       app => inboundRoutes(app, { inbound: merchants.inbound })
     ],
     more: [
@@ -184,8 +183,4 @@ function gaugesOf (integration: Integration, audit: Audit): readonly GaugeReader
     },
     { name: 'soundbox_audit_waiting', help: 'audit rows that wait for the database', read: () => audit.waiting() }
   ]
-}
-
-function makeId (): string {
-  return randomBytes(16).toString('hex')
 }

@@ -153,7 +153,8 @@ function deviceRoutes (app: FastifyInstance, deps: AdminDeps): void {
   })
 }
 
-async function bodyMayBeLeftOut (request: FastifyRequest): Promise<void> {
+/** A hook of routes whose body has defaults for all its members. */
+export async function bodyMayBeLeftOut (request: FastifyRequest): Promise<void> {
   request.body ??= {}
 }
 

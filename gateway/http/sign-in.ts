@@ -10,6 +10,7 @@ import { createHash } from 'node:crypto'
 import type { FastifyInstance, FastifyRequest } from 'fastify'
 import { type Static, Type } from 'typebox'
 import { isSameSecret, makeSecret, SoundboxError } from '../../protocol/index.js'
+import { bodyMayBeLeftOut } from './admin-routes.js'
 import type { OperatorPermission } from '../integration/permissions.js'
 import type { Tokens } from '../integration/tokens.js'
 import type { Totp } from '../integration/totp.js'
@@ -56,7 +57,7 @@ export async function openSignIn (deps: SignInDeps): Promise<SignIn> {
     },
     async sessionRoutes (app) {
       const summary = 'Sign in by operator token, and by one-time code once an authenticator is confirmed; gives a token for hours'
-      const hooks = { onRequest: async (request: FastifyRequest) => { needOperator(request) }, preValidation: async (request: FastifyRequest) => { request.body ??= {} } }
+      const hooks = { onRequest: async (request: FastifyRequest) => { needOperator(request) }, preValidation: bodyMayBeLeftOut }
       app.post('/session', { ...hooks, schema: { tags: ['sign-in'], summary, body: SessionBody } }, async request => {
         const { code } = request.body as Static<typeof SessionBody>
         if (isGuarded && code === undefined) throw codeNeeded() // No try: a page may ask first whether a code is needed.

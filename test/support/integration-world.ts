@@ -9,6 +9,7 @@ import type { Provider, Transport, TransportContext } from '../../gateway/integr
 import { optionalTextAt, textAt } from '../../gateway/integration/fields.js'
 import type { Log } from '../../protocol/index.js'
 import { type ManualClock, openManualClock } from './manual-clock.js'
+import { openProviderDouble, type ProviderDouble, type Scenario } from './provider-double.js'
 
 export const AUDIT_KEY = Buffer.alloc(32, 7)
 
@@ -96,6 +97,18 @@ export type World = {
   /** Everything recorded, flushed. */
   rows: () => Promise<AuditRow[]>
   close: () => Promise<void>
+}
+
+/** World and provider double over one scenario; both end with the test. */
+export async function over (t: { teardown: (close: () => Promise<void>) => void }, scenario: Scenario, env: Record<string, string> = {},
+  options: Parameters<typeof openWorld>[1] = {}): Promise<{ world: World, double: ProviderDouble }> {
+  const double = await openProviderDouble(scenario)
+  const world = await openWorld({ URL: double.url, ...env }, options)
+  t.teardown(async () => {
+    await world.close()
+    await double.close()
+  })
+  return { world, double }
 }
 
 /** `env`: CBS_API_* without the prefix. `random`: what the jitter draws. */

@@ -1,10 +1,10 @@
 // A PostgreSQL of a test's own, from Debian's packages, in a directory that the test removes.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { chmodSync, chownSync, existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
-import { type AddressInfo, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import pg from 'pg'
+import { freePort } from './free-port.js'
 
 const VERSIONS = '/usr/lib/postgresql'
 
@@ -36,14 +36,6 @@ function owner (): { uid: number, gid: number } | Record<string, never> {
 /** The command so that it ends with this process, however that ends. */
 function tied (command: string, words: string[]): [string, string[]] {
   return existsSync('/usr/bin/setpriv') ? ['/usr/bin/setpriv', ['--pdeathsig', 'KILL', command, ...words]] : [command, words]
-}
-
-async function freePort (): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => { server.close(resolve) })
-  return port
 }
 
 /** A fresh cluster, started, on loopback only. */

@@ -1,25 +1,17 @@
 // The external broker against Debian's Mosquitto: shared subscriptions of two gateways, its own access rules, TLS, and its sudden end.
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { chmodSync, existsSync, readFileSync, writeFileSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import t, { type Test } from 'tap'
 import { type ExternalBrokerOptions, openExternalBroker } from '../../gateway/broker/external.js'
 import type { Broker, BrokerEvents } from '../../gateway/broker/contract.js'
 import { loginRaw } from '../support/raw-mqtt.js'
 import { collectingLog, type LogLine, until } from '../support/test-broker.js'
+import { freePort } from '../support/free-port.js'
 
 const MOSQUITTO = ['/usr/sbin/mosquitto', '/usr/local/sbin/mosquitto', '/opt/homebrew/sbin/mosquitto'].find(path => existsSync(path))
 const SKIP = MOSQUITTO === undefined && process.env['CI'] !== 'true' ? 'mosquitto is not installed' : false
 const DEVICES = Array.from({ length: 20 }, (_, n) => `SB${100 + n}`)
-
-async function freePort (): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => server.listen(0, '127.0.0.1', resolve))
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => server.close(resolve))
-  return port
-}
 
 type Mosquitto = { port: number, tlsPort: number, ca: string, restart: () => Promise<void>, kill: () => Promise<void> }
 

@@ -1,7 +1,6 @@
 // The Pub/Sub fallback against Google's own emulator (Cloud SDK, Java), where it is installed.
 import { type ChildProcess, spawn } from 'node:child_process'
 import { existsSync, readdirSync } from 'node:fs'
-import { createServer, type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import t from 'tap'
 import type { FallbackRecord } from '../../gateway/fallback/contract.js'
@@ -9,20 +8,13 @@ import { openPubsubFallback } from '../../gateway/fallback/pubsub.js'
 import { openSpool } from '../../gateway/fallback/spool.js'
 import { SILENT_LOG } from '../../protocol/index.js'
 import { someDelivery, somePayment, stepOf } from '../support/store-records.js'
+import { freePort } from '../support/free-port.js'
 
 const PLACES = ['/usr/lib/google-cloud-sdk', '/opt/google-cloud-sdk', join(process.env['HOME'] ?? '/root', 'google-cloud-sdk')]
 
 function findEmulator (): string | undefined {
   const folders = PLACES.map(place => join(place, 'platform/pubsub-emulator/lib')).filter(existsSync)
   return folders.flatMap(folder => readdirSync(folder).map(name => join(folder, name))).find(name => /cloud-pubsub-emulator.*\.jar$/.test(name))
-}
-
-async function freePort (): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => { server.close(resolve) })
-  return port
 }
 
 async function startEmulator (jar: string): Promise<{ host: string, child: ChildProcess }> {

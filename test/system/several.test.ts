@@ -5,7 +5,6 @@
 import { type ChildProcess, execFileSync, spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { chmodSync, existsSync, mkdirSync, writeFileSync } from 'node:fs'
-import { type AddressInfo, createServer } from 'node:net'
 import { join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import t, { type Test } from 'tap'
@@ -17,6 +16,7 @@ import { announcementId, isSoundboxError } from '../../protocol/index.js'
 import { fleetKeys, type GatewayProcess, provision, startGatewayProcess } from '../support/gateway-process.js'
 import { findPostgres, type PostgresServer, startPostgres } from '../support/postgres-server.js'
 import { eventually, tempDir } from '../support/rig.js'
+import { freePort } from '../support/free-port.js'
 
 const POSTGRES = findPostgres()
 const MOSQUITTO = ['/usr/sbin/mosquitto', '/usr/local/sbin/mosquitto', '/opt/homebrew/sbin/mosquitto'].find(path => existsSync(path))
@@ -29,14 +29,6 @@ const PAYMENTS = 200
 const KILL_AFTER = 80
 type HistoryRow = { transactionId: string, deliveries: { tid: string, state: string }[] }
 type Acked = { id: string, shop: number }
-
-async function freePort (): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
-  const { port } = server.address() as AddressInfo
-  await new Promise(resolve => { server.close(resolve) })
-  return port
-}
 
 /** A Mosquitto that knows the gateway, and later the boxes. */
 function openMosquitto (t: Test, port: number): { admit: (devices: readonly DeviceSecrets[]) => Promise<void> } {

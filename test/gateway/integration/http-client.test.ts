@@ -1,25 +1,13 @@
-import { createServer } from 'node:net'
 import t from 'tap'
 import { BODY_TIMEOUT_MS, CONNECT_TIMEOUT_MS, HEADERS_TIMEOUT_MS, RESPONSE_BYTES_MAX, TOTAL_TIMEOUT_MS } from '../../../gateway/integration/figures.js'
 import type { Lookup } from '../../../gateway/integration/http-wire.js'
 import { AUDIT_LINGER_MS, AUDIT_RETRY_MS, verifyAudit } from '../../../gateway/integration/audit.js'
-import { AUDIT_KEY, KEPT, openWorld, type World } from '../../support/integration-world.js'
+import { AUDIT_KEY, KEPT, openWorld, over } from '../../support/integration-world.js'
 import { settled, until } from '../../support/manual-clock.js'
-import { openProviderDouble, type ProviderDouble, type Scenario, type Step } from '../../support/provider-double.js'
+import type { Step } from '../../support/provider-double.js'
+import { freePort } from '../../support/free-port.js'
 
 const OK: Step = { do: 'answer', json: { code: 600, balance: '19.00' } }
-
-/** World and double over one scenario; both end with the test. */
-async function over (t: { teardown: (close: () => Promise<void>) => void }, scenario: Scenario, env: Record<string, string> = {},
-  options: Parameters<typeof openWorld>[1] = {}): Promise<{ world: World, double: ProviderDouble }> {
-  const double = await openProviderDouble(scenario)
-  const world = await openWorld({ URL: double.url, ...env }, options)
-  t.teardown(async () => {
-    await world.close()
-    await double.close()
-  })
-  return { world, double }
-}
 
 t.test('a call goes through the uri_map with headers, and its row is masked', async t => {
   const { world, double } = await over(t, { '/balance': [OK], '/accounts/0150245000100': [{ do: 'answer', type: 'text/xml',
@@ -329,11 +317,3 @@ t.test('after all of the above no secret, account, phone number, name or PAN sta
   }
   t.notMatch(text.replace(/"(?:hash|prevHash|traceId|atMs|latencyMs)":"?[0-9a-f]+"?/g, ''), /\d{13,19}/)
 })
-
-async function freePort (): Promise<number> {
-  const server = createServer()
-  await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
-  const { port } = server.address() as { port: number }
-  await new Promise(resolve => { server.close(resolve) })
-  return port
-}

@@ -7,8 +7,8 @@ import type { Lookup } from '../../../gateway/integration/http-wire.js'
 import { isDetachedJwsOf, isHmacOf } from '../../../gateway/integration/signing.js'
 import { Secret } from '../../../protocol/index.js'
 import { makeCertificate } from '../../support/test-certificates.js'
-import { openWorld, TOY, type World } from '../../support/integration-world.js'
-import { openProviderDouble, type ProviderDouble, type Scenario, type Step } from '../../support/provider-double.js'
+import { openWorld, over, TOY, type World } from '../../support/integration-world.js'
+import { openProviderDouble, type ProviderDouble, type Step } from '../../support/provider-double.js'
 import { until } from '../../support/manual-clock.js'
 
 const OK: Step = { do: 'answer', json: { code: 600, balance: '19.00' } }
@@ -22,17 +22,6 @@ async function overTls (t: Teardown, tls: NonNullable<Parameters<typeof openProv
   steps: readonly Step[] = [OK]): Promise<{ world: World, double: ProviderDouble }> {
   const double = await openProviderDouble({ '/balance': steps, '/statement': steps }, { host: 'localhost', ...(tls === undefined ? {} : { tls }) })
   const world = await openWorld({ URL: double.url, ...env })
-  t.teardown(async () => {
-    await world.close()
-    await double.close()
-  })
-  return { world, double }
-}
-
-/** World and double without TLS over one scenario. */
-async function over (t: Teardown, scenario: Scenario, env: Record<string, string> = {}, options: Parameters<typeof openWorld>[1] = {}): Promise<{ world: World, double: ProviderDouble }> {
-  const double = await openProviderDouble(scenario)
-  const world = await openWorld({ URL: double.url, ...env }, options)
   t.teardown(async () => {
     await world.close()
     await double.close()

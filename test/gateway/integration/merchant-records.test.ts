@@ -1,4 +1,5 @@
 // The tables of what the integration services keep of merchants, and the sign-in of operators over them.
+import { randomBytes } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
@@ -336,6 +337,7 @@ t.test('with another store for payments everything stands in a file of its own, 
   const log = keepingLog()
   const target = { name: 'cbs', endpoints: ['127.0.0.1:1'] }
   const parts = await openIntegrationParts({
+    newId: () => randomBytes(16).toString('hex'),
     config: parseConfig({}), settings: parseIntegrationConfig({ CBS_API_TRANSPORT: 'iso8583', CBS_API_ISO_TARGET: JSON.stringify(target), SMS_API_SIMULATE: 'true' }, () => ''),
     dataDir: { file: (name: string) => join(dir, name), masterKey: KEY, operatorToken: 'operator-token-of-this-test' }, store: { findPayment: async () => undefined },
     directory: bookDeps().deps.directory, fallback: { depth: () => 0 }, presenceOf: () => undefined, nowMs: () => NOW_MS, log
@@ -349,6 +351,7 @@ t.test('with another store for payments everything stands in a file of its own, 
   await parts.stop()
   await parts.close()
   t.ok(await openIntegrationParts({
+    newId: () => randomBytes(16).toString('hex'),
     config: parseConfig({}), settings: parseIntegrationConfig({}, () => ''), dataDir: { file: (name: string) => join(dir, name), masterKey: KEY }, store: {}, nowMs: () => NOW_MS, log
   } as unknown as Parameters<typeof openIntegrationParts>[0]).then(async empty => {
     t.equal(empty.cbs, undefined, 'nothing is configured')

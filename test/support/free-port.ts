@@ -1,0 +1,11 @@
+// A port for a server that cannot be told "any free one", or for one that nobody answers on.
+import { type AddressInfo, createServer } from 'node:net'
+
+/** A TCP port of 127.0.0.1 that was free a moment ago. */
+export async function freePort (): Promise<number> {
+  const server = createServer()
+  await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
+  const { port } = server.address() as AddressInfo
+  await new Promise(resolve => { server.close(resolve) })
+  return port
+}
